@@ -1,0 +1,38 @@
+"""Golden files: what a fixture's folder says must come out, rewritten only when asked to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PROJECT = Path(__file__).resolve().parent.parent
+FIXTURES = PROJECT / "fixtures"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--regenerate", action="store_true", help="rewrite the golden files; review with git diff")
+
+
+def cases(kind: str) -> list[Path]:
+    """Return the folders of fixtures/KIND, whose names are the claims under test."""
+    return sorted(path for path in (FIXTURES / kind).iterdir() if path.is_dir())
+
+
+@pytest.fixture
+def check_golden(request: pytest.FixtureRequest) -> Callable[[Path, str], None]:
+    """Compare a text with its golden file; a missing one fails unless --regenerate is given."""
+
+    def check(path: Path, text: str) -> None:
+        if request.config.getoption("--regenerate"):
+            path.write_text(text, encoding="utf-8")
+            return
+        if not path.exists():
+            pytest.fail(f"{path} is missing: run pytest --regenerate, and read what it wrote")
+        assert text == path.read_text(encoding="utf-8")
+
+    return check

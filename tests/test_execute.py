@@ -1,0 +1,119 @@
+"""A plan that fails at any step, in any way, leaves the host as it was, or says exactly what is left."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import translator
+from tests.conftest import FIXTURES
+from translator.errors import HostError, OutcomeUnknown, RollbackError
+from translator.execute import StepEvent, execute
+from translator.plan import Action, Wait
+
+STEPS = tuple(
+    step
+    for step in translator.plan(translator.load(FIXTURES / "demo/web/domain.xml"), domid=7).steps
+    if step.stage == "attach"
+)
+
+
+class Ledger:
+    """A host that keeps a list of what is in effect, and fails where it is told to."""
+
+    def __init__(self, fail_at: int | None = None, how: str = "refused", stuck: frozenset[int] = frozenset()) -> None:
+        self.effects: list[Action] = []
+        self.fail_at = fail_at
+        self.how = how
+        self.stuck = stuck
+
+    async def perform(self, action: Action, device_model: str | None) -> None:
+        index = next((number for number, step in enumerate(STEPS) if step.action == action), None)
+        if index is None:
+            self.take_back(action)
+            return
+        if index == self.fail_at:
+            if self.how == "refused":
+                raise HostError("T406", "no")
+            if self.how in ("happened", "interrupted after"):
+                self.effects.append(action)
+            if self.how.startswith("interrupted"):
+                raise asyncio.CancelledError
+            raise OutcomeUnknown("T408", "no answer")
+        self.effects.append(action)
+
+    def take_back(self, undo: Action) -> None:
+        index = next(number for number, step in enumerate(STEPS) if step.undo == undo)
+        if index in self.stuck:
+            raise HostError("T410", "pending in the guest")
+        # undoing what never happened must be harmless
+        if STEPS[index].action in self.effects:
+            self.effects.remove(STEPS[index].action)
+
+    async def verify(self) -> None:
+        if self.fail_at == len(STEPS):
+            raise HostError("T503", "not there")
+
+
+def lasting(effects: list[Action]) -> list[Action]:
+    return [action for action in effects if not isinstance(action, Wait)]
+
+
+@given(
+    st.integers(0, len(STEPS)),
+    st.sampled_from(["refused", "lost", "happened", "interrupted before", "interrupted after"]),
+)
+def test_a_failed_plan_leaves_the_host_as_it_was(fail_at: int, how: str) -> None:
+    host = Ledger(fail_at, how)
+    with pytest.raises((HostError, asyncio.CancelledError)) as caught:
+        asyncio.run(execute(STEPS, host, verify=host.verify))
+    assert not isinstance(caught.value, RollbackError)
+    assert lasting(host.effects) == []
+
+
+@given(st.integers(1, len(STEPS)), st.data())
+def test_what_cannot_be_undone_is_named_and_keeps_its_record(fail_at: int, data: st.DataObject) -> None:
+    stuck = data.draw(st.integers(0, fail_at - 1))
+    host = Ledger(fail_at, stuck=frozenset({stuck}))
+    with pytest.raises(RollbackError) as caught:
+        asyncio.run(execute(STEPS, host, verify=host.verify))
+    kept = [step for step in STEPS[: stuck + 1] if step.subject == STEPS[stuck].subject]
+    assert caught.value.stuck == tuple(step.id for step in reversed(kept))
+    assert host.effects == [step.action for step in kept]
+
+
+def test_steps_are_told_as_they_go_and_undone_newest_first() -> None:
+    events: list[StepEvent] = []
+    host = Ledger(2)
+    with pytest.raises(HostError, match=STEPS[2].id):
+        asyncio.run(execute(STEPS, host, verify=host.verify, on_step=events.append))
+    told = [(event.phase, STEPS.index(event.step)) for event in events]
+    assert told == [
+        *(("begin", 0), ("done", 0), ("begin", 1), ("done", 1), ("begin", 2)),
+        *(("undo", 1), ("undone", 1), ("undo", 0), ("undone", 0)),
+    ]
+
+
+def test_a_second_interruption_does_not_stop_the_undoing() -> None:
+    undone = asyncio.Event()
+
+    class Slow(Ledger):
+        async def perform(self, action: Action, device_model: str | None) -> None:
+            if action in [step.undo for step in STEPS]:
+                undone.set()
+                await asyncio.sleep(0)
+            await super().perform(action, device_model)
+
+    async def run() -> Ledger:
+        host = Slow(len(STEPS) - 1, "lost")
+        task = asyncio.ensure_future(execute(STEPS, host, verify=host.verify))
+        await undone.wait()
+        task.cancel()
+        with pytest.raises(HostError):
+            await task
+        return host
+
+    assert lasting(asyncio.run(run()).effects) == []

@@ -1,0 +1,116 @@
+"""translator: libvirt-style domain XML to exactly what a Xen or QEMU host must be told.
+
+domain = translator.load("guest.xml")
+plan = translator.plan(domain, domid=7)
+async with translator.Host(xenstore=..., qmp=...) as host:
+    await host.apply(plan)
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import msgspec
+
+from translator.compile import Coldplug, compile_plan
+from translator.domain import Domain
+from translator.errors import (
+    Diagnostic,
+    DocumentError,
+    HostError,
+    OutcomeUnknown,
+    PlanError,
+    RollbackError,
+    Source,
+    TranslatorError,
+)
+from translator.host import Host
+from translator.plan import Plan, Step
+from translator.resolve import resolve
+from translator.topology import Controller, Device, Topology
+
+if TYPE_CHECKING:
+    from translator.topology import Layout
+
+__all__ = [
+    "Controller",
+    "Device",
+    "Diagnostic",
+    "DocumentError",
+    "Domain",
+    "Host",
+    "HostError",
+    "OutcomeUnknown",
+    "Plan",
+    "PlanError",
+    "RollbackError",
+    "Source",
+    "Step",
+    "Topology",
+    "TranslatorError",
+    "load",
+    "plan",
+]
+
+
+def load(source: str | Path | bytes | BinaryIO, *, file: str | None = None) -> Domain:
+    """Return what a domain document says.
+
+    Args:
+        source: a path, the document's bytes, or a binary file object.
+        file: the name for diagnostics; a path's own if None.
+
+    Raises:
+        DocumentError: the document is refused, with all its faults.
+        OSError: the file cannot be read.
+    """
+    from translator.parse import parse
+    from translator.validate import validate
+
+    if isinstance(source, bytes):
+        data = source
+    elif isinstance(source, (str, Path)):
+        data = Path(source).read_bytes()
+        file = file or str(source)
+    else:
+        data = source.read()
+    return parse(validate(data, file=file))
+
+
+def plan(
+    domain: Domain,
+    *,
+    domid: int | None = None,
+    layout: Layout | None = None,
+    coldplug: Coldplug = "auto",
+    usbback: bool = False,
+) -> Plan:
+    """Return the plan that makes a domain have what its document says.
+
+    Args:
+        domid: the running Xen domain's id; the document's own if None, and a placeholder when that has none.
+        layout: where a Xen domain's records live; libxl if None.
+        coldplug: `all` puts every emulated device on QEMU's command line, not only what cannot be hot-plugged.
+        usbback: whether the backend domain has the kernel's PVUSB backend, for controllers without a model.
+
+    Raises:
+        DocumentError: what the document says cannot be; with all its faults.
+    """
+    from translator.pinpoint import pinpoint
+
+    if domid is not None:
+        domain = msgspec.structs.replace(domain, domid=domid)
+    try:
+        topology, warnings = resolve(domain, layout=layout, usbback=usbback)
+    except DocumentError as error:
+        raise DocumentError(pinpoint(error.diagnostics, domain.data)) from None
+    return compile_plan(
+        topology,
+        coldplug=coldplug,
+        untranslated=domain.untranslated,
+        diagnostics=[
+            msgspec.structs.replace(warning, file=None)
+            for warning in pinpoint((*domain.warnings, *warnings), domain.data)
+        ],
+    )

@@ -1,0 +1,300 @@
+"""Every diagnostic code, with what it means, what to do, and an example: `translator explain` and the docs."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+
+import msgspec
+
+from translator.errors import Severity
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One code. `example` is what provokes it: XML, or a situation on a host."""
+
+    title: str
+    meaning: str
+    example: str
+    severity: Severity = "error"
+
+
+CATALOG: dict[str, Entry] = {
+    # XML
+    "T101": Entry(
+        "not well-formed",
+        "The document is not XML: a tag is not closed, a character is not allowed, or it is cut off.",
+        "<domain><name>guest</domain>",
+    ),
+    "T102": Entry(
+        "document type or entity",
+        "Domain XML needs neither a DOCTYPE nor entities of its own, and both are used in attacks. Remove them.",
+        "<!DOCTYPE domain [<!ENTITY x 'y'>]>",
+    ),
+    "T103": Entry(
+        "too large",
+        "The document, or one name, value or text in it, is larger than anything a domain needs.",
+        "a document of 20 MB",
+    ),
+    "T104": Entry(
+        "wrong root element",
+        "The root is neither `<domain>` nor a `<domstatus>` that holds one.",
+        "<network><name>default</name></network>",
+    ),
+    "T105": Entry(
+        "encoding",
+        "The bytes are not in the encoding that the document claims, or that one is not supported. Use UTF-8.",
+        "<?xml version='1.0' encoding='EBCDIC-US'?>",
+    ),
+    "T106": Entry(
+        "too deep or too many",
+        "Elements are nested more than 256 levels deep, or there are more of them than any domain needs.",
+        "<a><a><a>… 300 levels",
+    ),
+    "T110": Entry(
+        "not a plan",
+        "The plan file is damaged, or of a format that this version does not read. Make it again from its XML.",
+        '{"format": "translator-plan/9"}',
+    ),
+    # Schema
+    "T201": Entry(
+        "element not allowed here",
+        "The schema knows every element that may stand in this place, and this is none of them.",
+        "<controller type='usb'><colour/></controller>",
+    ),
+    "T202": Entry(
+        "attribute not allowed here",
+        "The element has no such attribute.",
+        "<controller type='usb' indx='0'/>",
+    ),
+    "T203": Entry("attribute missing", "The element needs this attribute.", "<controller index='0'/>"),
+    "T204": Entry(
+        "bad value",
+        "The value is not one of those, or not of the form, that the schema allows here.",
+        "<controller type='usbb'/>",
+    ),
+    "T205": Entry("element missing", "The element needs a child that is not there.", "<hostdev type='usb'/>"),
+    "T206": Entry(
+        "unknown element",
+        "An element that has no effect has nearly the name of one that would. `--strict` makes this an error.",
+        "<devices><contoler type='usb'/></devices>",
+        "warning",
+    ),
+    "T299": Entry(
+        "refused by the schema",
+        "The schema refuses the document for a reason that has no code of its own.",
+        "",
+    ),
+    # Meaning
+    "T301": Entry(
+        "unknown controller model",
+        "`translator models` lists those there are.",
+        "<controller type='usb' model='piix3-uhcl'/>",
+    ),
+    "T302": Entry(
+        "no such port",
+        "The controller, or the hub on the way, has fewer ports.",
+        "<controller type='usb' model='ehci'/> … <address type='usb' bus='0' port='7'/>",
+    ),
+    "T303": Entry(
+        "port taken",
+        "Two devices name the same port, or one the port of a hub. Leave the port out to get the lowest free one.",
+        "two inputs with <address type='usb' bus='0' port='1'/>",
+    ),
+    "T304": Entry(
+        "no such controller",
+        "An address names a controller that the document does not have.",
+        "<address type='usb' bus='3' port='1'/>",
+    ),
+    "T305": Entry(
+        "USB is off",
+        "A controller of model `none` says that the domain has no USB, and a device needs it.",
+        "<controller type='usb' model='none'/><input type='tablet' bus='usb'/>",
+    ),
+    "T306": Entry(
+        "bad number or address",
+        "Numbers are read as libvirt reads them: decimal for indexes and ports, any C base for ids.",
+        "<address type='usb' bus='0' port='1.x'/>",
+    ),
+    "T307": Entry(
+        "number of ports",
+        "Many models have a fixed number of ports; the others have a range.",
+        "<controller type='usb' model='nec-xhci' ports='16'/>",
+    ),
+    "T308": Entry(
+        "index given twice",
+        "Two controllers of one family have the same index. Only companions share their master's.",
+        "<controller type='usb' index='1' …/><controller type='usb' index='1' …/>",
+    ),
+    "T309": Entry(
+        "model not available here",
+        "Paravirtual models are for Xen guests, emulated ones for guests with emulated hardware, and a layout "
+        "records only the versions that it has words for.",
+        "<domain type='kvm'> … <controller type='usb' model='qusb2'/>",
+    ),
+    "T310": Entry(
+        "no free port",
+        "Every port that the device could have is taken. Add a controller, a hub, or ports.",
+        "three devices on a piix3-uhci whose two ports are fixed",
+    ),
+    "T311": Entry(
+        "host device twice",
+        "A device of the host can be given once. Two alike are told apart by bus and device number.",
+        "two hostdevs with <address bus='1' device='8'/>",
+    ),
+    "T312": Entry(
+        "host device not named",
+        "A `<hostdev>` needs a `<source>` with vendor and product, or bus and device, or bus and port.",
+        "<source><vendor id='0x046d'/></source>",
+    ),
+    "T313": Entry(
+        "no hub there",
+        "A port such as 2.1 counts on a hub at port 2, which the document does not have.",
+        "<address type='usb' bus='0' port='2.1'/>",
+    ),
+    "T314": Entry(
+        "paravirtual controller",
+        "A paravirtual controller passes host devices through; what QEMU emulates needs an emulated one.",
+        "<input type='tablet' bus='usb'> on a qusb2",
+    ),
+    "T315": Entry(
+        "companion without master",
+        "A companion serves the slow devices of an EHCI controller that has the same index.",
+        "<controller type='usb' index='1' model='ich9-uhci1'/> alone",
+    ),
+    "T316": Entry(
+        "domain or os type",
+        "Domains of type xen, qemu and kvm are translated.",
+        "<domain type='lxc'>",
+    ),
+    "T317": Entry(
+        "port without controller",
+        "On a Xen domain a port is counted on a controller that the address names.",
+        "<address type='usb' port='1'/>",
+    ),
+    "T318": Entry(
+        "speed mismatch",
+        "The guest will not see the device: it runs at a speed that the controller's ports do not serve. The "
+        "placement is kept, because stored documents must keep their hardware. `--strict` makes this an error.",
+        "<hub type='usb'/> on an ehci controller without companions",
+        "warning",
+    ),
+    "T319": Entry(
+        "name or UUID",
+        "Names become paths and ids on the host, so they have no slash and no control character.",
+        "<name>../guest</name>",
+    ),
+    "T320": Entry(
+        "none beside another controller",
+        "A controller of model `none` says that there is no USB; another one contradicts it.",
+        "<controller type='usb' model='none'/><controller type='usb' model='ehci'/>",
+    ),
+    # Host
+    "T401": Entry("no xenstored", "No xenstored answers there. Is this dom0, and may you?", "--xenstore /nowhere"),
+    "T402": Entry(
+        "no QMP",
+        "No QEMU answers there in time. A monitor serves one client at a time: another one may hold it.",
+        "--qmp /nowhere",
+    ),
+    "T403": Entry("no such domain", "No running domain has this id or name.", "--domid 4711"),
+    "T404": Entry(
+        "not the domain, or not as planned",
+        "A guard of the plan failed inside its transaction: the domain is another one, or what must not be there is.",
+        "domid 7 was destroyed and given to another domain",
+    ),
+    "T405": Entry(
+        "xenstored refused", "xenstored refused a request; the message has its word.", "a quota is used up"
+    ),
+    "T406": Entry("QEMU refused", "QEMU refused a command; the message has its words.", "a duplicate device id"),
+    "T407": Entry(
+        "no answer in time",
+        "What was waited for did not come. For a controller's backend: the backend domain has no driver for it.",
+        "a pv controller where no usbback is loaded",
+    ),
+    "T408": Entry(
+        "outcome unknown",
+        "The connection broke, or time ran out, while a request was under way: it may have had its effect.",
+        "QEMU is killed in the middle of device_add",
+    ),
+    "T409": Entry(
+        "conflicts",
+        "The transaction met somebody else's at every try. Something writes to these nodes without pause.",
+        "two toolstacks at one domain",
+    ),
+    "T410": Entry(
+        "removal pending in the guest",
+        "QEMU was asked to remove the device and waits for the guest, which has to let go of it.",
+        "a PCI controller in a guest that is paused",
+    ),
+    "T411": Entry("no such host device", "The host has no such USB device, or it cannot be read.", "it was pulled"),
+    "T412": Entry(
+        "ambiguous host device",
+        "Several USB devices of the host have these ids. Name one by bus and device number.",
+        "two receivers of one make",
+    ),
+    "T413": Entry("sysfs refused", "The kernel refused a write below /sys.", "a driver that is not loaded"),
+    "T414": Entry(
+        "held by something else",
+        "The host has another controller or device in a place that the document needs. It is never taken over.",
+        "port 1 of controller 0 has a device that somebody attached",
+    ),
+    "T415": Entry(
+        "cannot be added while running",
+        "QEMU has these devices only from its start on; the message has the words for its command line.",
+        "an ich9-ehci1 on a running machine",
+    ),
+    # Execution
+    "T501": Entry(
+        "a step failed", "What was done before it was undone; the host is as it was.", "QEMU refused a device"
+    ),
+    "T502": Entry(
+        "rollback incomplete",
+        "A step failed, and some of those before it could not be undone. The message names them.",
+        "a controller that a paused guest does not let go of",
+    ),
+    "T503": Entry(
+        "the result is not there",
+        "Every step succeeded, and the host was then seen not to match: something else works on the same domain.",
+        "a second toolstack detaches what was just attached",
+    ),
+}
+
+_FAMILIES = {
+    "T1": "Reading XML",
+    "T2": "The schema",
+    "T3": "What the document means",
+    "T4": "The host",
+    "T5": "Carrying out",
+}
+
+
+def explain(code: str) -> str | None:
+    """Return the entry of a code as text, None if there is none."""
+    entry = CATALOG.get(code)
+    if entry is None:
+        return None
+    text = textwrap.fill(entry.meaning, 80, break_on_hyphens=False, break_long_words=False)
+    example = f"\n\nExample:\n  {entry.example}" if entry.example else ""
+    return f"{entry.severity}[{code}]: {entry.title}\n\n{text}{example}\n"
+
+
+def markdown() -> str:
+    """Return docs/diagnostics.md."""
+    lines = [
+        "# Diagnostics",
+        "",
+        "Every code that translator prints. `translator explain CODE` prints an entry.",
+    ]
+    for family, title in _FAMILIES.items():
+        lines += ["", f"## {family}xx: {title}"]
+        for code, entry in CATALOG.items():
+            if code.startswith(family):
+                kind = "" if entry.severity == "error" else f" ({entry.severity})"
+                lines += ["", f"### {code}: {entry.title}{kind}", "", entry.meaning]
+                if entry.example:
+                    lines += ["", "```", entry.example, "```"]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(markdown())

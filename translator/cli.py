@@ -1,0 +1,443 @@
+"""The command line: arguments in, an exit code out; the only part that prints."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+import msgspec
+
+import translator
+from translator import render
+from translator.errors import Diagnostic, DocumentError, PlanError, RollbackError, TranslatorError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable, Iterator
+
+    from translator.execute import StepEvent
+    from translator.plan import Plan
+
+EXIT_REFUSED, EXIT_HOST, EXIT_DIRTY = 3, 4, 5
+
+
+# Options that several commands share
+
+
+def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def add(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+_files = click.argument("files", nargs=-1, required=True, metavar="FILE…")
+_reporting = _options(
+    click.option("--strict", is_flag=True, help="Take warnings for errors."),
+    click.option(
+        "--diagnostics", type=click.Choice(["text", "json"]), default="text", help="How findings are printed."
+    ),
+    click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", help="Colour findings."),
+)
+_planning = _options(
+    click.option("--domid", type=click.IntRange(1, 32751), help="The running Xen domain's id."),
+    click.option("--layout", type=click.Choice(["libxl"]), help="Where a Xen domain's records live."),
+    click.option(
+        "--coldplug",
+        type=click.Choice(["auto", "all"]),
+        default="auto",
+        help="Which emulated devices are put on QEMU's command line: those that cannot be hot-plugged, or all.",
+    ),
+)
+_host = _options(
+    click.option("--xenstore", type=click.Path(path_type=Path), help="xenstored's socket or device."),
+    click.option("--qmp", multiple=True, metavar="[NAME=]PATH", help="A QEMU's QMP socket."),
+    click.option("--sysfs", type=click.Path(path_type=Path), default=Path("/sys"), help="Where the host's /sys is."),
+    click.option("--timeout", type=click.FloatRange(min=0.1), help="Seconds for each wait [default: 10]."),
+    click.option("--name", help="The running Xen domain's name."),
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="translator", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Turn libvirt-style domain XML into what a Xen or QEMU host must be told, and tell it."""
+
+
+@cli.command()
+@_files
+@_reporting
+def validate(files: tuple[str, ...], strict: bool, diagnostics: str, color: str) -> None:
+    """Check documents against the schema and for what they mean."""
+    report = _Report(strict, diagnostics, color)
+    for name, data in _inputs(files):
+        with report.document(name):
+            report.warnings(_document(data, name, {}).diagnostics, name)
+    report.exit()
+
+
+@cli.command()
+@_files
+@click.option("--format", "format", type=click.Choice(list(render.FORMATS)), default="text", help="What to print.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write here, not to standard output.")
+@_planning
+@_reporting
+def plan(
+    files: tuple[str, ...],
+    format: str,
+    output: Path | None,
+    domid: int | None,
+    layout: str | None,
+    coldplug: str,
+    strict: bool,
+    diagnostics: str,
+    color: str,
+) -> None:
+    """Print what would be done for each document."""
+    report = _Report(strict, diagnostics, color)
+    texts = []
+    for name, data in _inputs(files):
+        with report.document(name):
+            made = _document(data, name, {"domid": domid, "layout": layout, "coldplug": coldplug})
+            report.warnings(made.diagnostics, name)
+            texts.append(render.FORMATS[format](made))
+    separator = "\n" if format == "text" else ""
+    _write(separator.join(texts), output)
+    report.exit()
+
+
+@cli.command()
+@click.argument("file")
+@click.option("--sandbox", is_flag=True, help="Use the embedded host, gone at the end; no Xen or QEMU is needed.")
+@click.option("--dry-run", is_flag=True, help="Look at the host, and print the steps that would be carried out.")
+@_planning
+@_host
+@_reporting
+def apply(
+    file: str,
+    sandbox: bool,
+    dry_run: bool,
+    domid: int | None,
+    layout: str | None,
+    coldplug: str,
+    xenstore: Path | None,
+    qmp: tuple[str, ...],
+    sysfs: Path,
+    timeout: float | None,
+    name: str | None,
+    strict: bool,
+    diagnostics: str,
+    color: str,
+) -> None:
+    """Make a running domain match a document or a plan: all or nothing."""
+    report = _Report(strict, diagnostics, color)
+    (source, data), *more = _inputs((file,))
+    if more:
+        raise click.UsageError("apply takes one document, not a folder of several")
+    made: Plan | None = None
+    with report.document(source):
+        made = _document(data, source, {"domid": domid, "layout": layout, "coldplug": coldplug})
+        report.warnings(made.diagnostics, source)
+    if made is None or report.failed:
+        report.exit()
+        return
+
+    async def run(made: Plan) -> None:
+        if sandbox:
+            from translator.hosts.sandbox import Sandbox
+
+            async with Sandbox() as embedded:
+                guest = embedded.make_host_for(made)
+                made = made.bind(domid=guest.domid) if made.topology.domain.hypervisor == "xen" else made
+                host = translator.Host(
+                    xenstore=embedded.xenstore_socket, qmp=guest.qmp_socket, sysfs=embedded.sysfs, timeout_s=timeout
+                )
+                await carry_out(made, host)
+                seen = await host.observe(domid=made.topology.domain.domid)
+                click.echo(
+                    render.text(msgspec.structs.replace(made, topology=seen, steps=(), untranslated=())), nl=False
+                )
+                await host.close()
+            return
+        host = _host_of(xenstore, qmp, sysfs, timeout)
+        async with host:
+            if name is not None:
+                from translator.apply import domid_of
+
+                made = made.bind(domid=await domid_of(host, name))
+            await carry_out(made, host)
+
+    async def carry_out(made: Plan, host: translator.Host) -> None:
+        applied = await host.apply(made, dry_run=dry_run, on_step=_progress)
+        count = f"{len(applied.steps)} step{'' if len(applied.steps) == 1 else 's'}"
+        if dry_run:
+            click.echo("".join(f"{step.target:8}  {step.id}: {step.why}\n" for step in applied.steps), nl=False)
+            click.echo(f"{count} would be carried out")
+        else:
+            click.echo(f"{count} carried out; {made.topology.domain.name} matches" if applied.steps else "no change")
+
+    with report.document(source):
+        _run(run(made))
+    report.exit()
+
+
+@cli.command()
+@click.option("--domid", type=click.IntRange(1, 32751), help="The running Xen domain's id.")
+@click.option("--format", "format", type=click.Choice(["text", "json"]), default="text", help="What to print.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write here, not to standard output.")
+@_host
+@_reporting
+def observe(
+    domid: int | None,
+    format: str,
+    output: Path | None,
+    xenstore: Path | None,
+    qmp: tuple[str, ...],
+    sysfs: Path,
+    timeout: float | None,
+    name: str | None,
+    strict: bool,
+    diagnostics: str,
+    color: str,
+) -> None:
+    """Print what a running domain has: --domid or --name for Xen, --qmp alone for QEMU."""
+    report = _Report(strict, diagnostics, color)
+    if domid is None and name is None and not qmp:
+        raise click.UsageError("say which domain: --domid N or --name NAME for Xen, --qmp PATH for QEMU")
+
+    async def run() -> None:
+        async with _host_of(xenstore, qmp, sysfs, timeout) as host:
+            number = domid
+            if name is not None:
+                from translator.apply import domid_of
+
+                number = await domid_of(host, name)
+            seen = await host.observe(domid=number)
+            _write(render.FORMATS[format](translator.Plan(topology=seen, steps=())), output)
+
+    with report.document(None):
+        _run(run())
+    report.exit()
+
+
+@cli.command()
+@click.argument("files", nargs=-1, metavar="[FILE]…")
+@click.option("--directory", type=click.Path(file_okay=False, path_type=Path), help="Where the sockets are made.")
+@_reporting
+def sandbox(files: tuple[str, ...], directory: Path | None, strict: bool, diagnostics: str, color: str) -> None:
+    """Run the embedded host until interrupted, with a guest for each document; print how to reach it."""
+    report = _Report(strict, diagnostics, color)
+    plans = []
+    for name, data in _inputs(files) if files else ():
+        with report.document(name):
+            plans.append(_document(data, name, {}))
+    if report.failed:
+        report.exit()
+
+    async def run() -> None:
+        import asyncio
+
+        from translator.hosts.sandbox import Sandbox
+
+        async with Sandbox(directory) as embedded:
+            guests = [embedded.make_host_for(made) for made in plans] or [embedded.add_guest("sandbox")]
+            for guest in guests:
+                click.echo(
+                    f"{guest.name}: --domid {guest.domid} --xenstore {embedded.xenstore_socket} "
+                    f"--qmp {guest.qmp_socket} --sysfs {embedded.sysfs}"
+                )
+            sys.stdout.flush()
+            await asyncio.Event().wait()
+
+    with report.document(None):
+        _run(run())
+    report.exit()
+
+
+@cli.command()
+@click.argument("models", nargs=-1, metavar="[MODEL]…")
+def models(models: tuple[str, ...]) -> None:
+    """Print the table of controller models."""
+    from translator.models import MODELS, NAMES
+
+    unknown = [name for name in models if name not in NAMES]
+    if unknown:
+        raise click.UsageError(f"unknown model {unknown[0]!r}; known: {', '.join(MODELS)}")
+    rows = [NAMES[name] for name in models] or list(MODELS.values())
+    table = [("MODEL", "TYPE", "VERSION", "INTERFACE", "PORTS", "QEMU DRIVER", "HOT-PLUG")]
+    for row in rows:
+        ports = (
+            str(row.ports.default) if row.ports.fixed else f"{row.ports.least}-{row.ports.most} ({row.ports.default})"
+        )
+        hotplug = "yes" if row.hotplug else "no"
+        version = "-" if row.kind.version is None else str(row.kind.version)
+        table.append((row.name, row.kind.type, version, row.interface, ports, row.driver or "-", hotplug))
+    widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
+    for line in table:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+@cli.command()
+@click.argument("code")
+def explain(code: str) -> None:
+    """Print what a diagnostic code means."""
+    from translator.catalog import explain
+
+    text = explain(code.upper())
+    if text is None:
+        _usage(f"there is no code {code!r}; docs/diagnostics.md lists them")
+    click.echo(text, nl=False)
+
+
+# Input, output, findings
+
+
+class _Report:
+    """Prints findings and keeps the exit code: the worst of what was met."""
+
+    def __init__(self, strict: bool, form: str, color: str) -> None:
+        self.strict = strict
+        self.form = form
+        self.color = {"always": True, "never": False}.get(color, sys.stderr.isatty() and "NO_COLOR" not in os.environ)
+        self.code = 0
+
+    @property
+    def failed(self) -> bool:
+        return self.code != 0
+
+    def document(self, name: str | None) -> _Guard:
+        """Turn the errors of one document or host into findings and an exit code."""
+        return _Guard(self, name)
+
+    def warnings(self, findings: Iterable[Diagnostic], name: str) -> None:
+        for finding in findings:
+            if self.strict and finding.severity == "warning":
+                finding = msgspec.structs.replace(finding, severity="error")
+                self.code = max(self.code, EXIT_REFUSED)
+            self.show(msgspec.structs.replace(finding, file=name))
+
+    def show(self, finding: Diagnostic) -> None:
+        if self.form == "json":
+            click.echo(msgspec.json.encode(finding), err=True)
+            return
+        text = str(finding)
+        if self.color:
+            word = f"{finding.severity}[{finding.code}]"
+            text = text.replace(
+                word, click.style(word, fg="red" if finding.severity == "error" else "yellow", bold=True), 1
+            )
+        click.echo(text, err=True, color=self.color)
+
+    def exit(self) -> None:
+        if self.code:
+            sys.exit(self.code)
+
+
+class _Guard:
+    def __init__(self, report: _Report, name: str | None) -> None:
+        self.report = report
+        self.name = name
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        if not isinstance(error, TranslatorError):
+            return False
+        for finding in error.diagnostics:
+            in_document = isinstance(error, (DocumentError, PlanError))
+            file = finding.file or (self.name if in_document else None)
+            self.report.show(msgspec.structs.replace(finding, file=file))
+        code = EXIT_HOST
+        if isinstance(error, (DocumentError, PlanError)):
+            code = EXIT_REFUSED
+        elif isinstance(error, RollbackError):
+            code = EXIT_DIRTY
+        self.report.code = max(self.report.code, code)
+        return True
+
+
+def _inputs(files: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+    """Yield each document with its name; a folder stands for every *.xml below it, sorted."""
+    for file in files:
+        if file == "-":
+            yield "-", sys.stdin.buffer.read()
+            continue
+        path = Path(file)
+        found = sorted(path.rglob("*.xml")) if path.is_dir() else [path]
+        if not found:
+            _usage(f"there is no *.xml below the folder {file!r}")
+        for one in found:
+            try:
+                yield str(one), one.read_bytes()
+            except OSError as error:
+                _usage(f"cannot read {str(one)!r}: {error.strerror}")
+
+
+def _document(data: bytes, name: str, options: dict[str, Any]) -> Plan:
+    """Return the plan that the input is, or that it makes."""
+    if data.lstrip()[:1] == b"{":
+        made = translator.Plan.from_json(data)
+        return made.bind(domid=options["domid"]) if options.get("domid") else made
+    return translator.plan(translator.load(data, file=name), **options)
+
+
+def _write(text: str, output: Path | None) -> None:
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        _usage(f"cannot write {str(output)!r}: {error.strerror}")
+
+
+def _usage(message: str) -> NoReturn:
+    raise click.UsageError(message)
+
+
+def _host_of(xenstore: Path | None, qmp: tuple[str, ...], sysfs: Path, timeout: float | None) -> translator.Host:
+    monitors: dict[str, str] = {}
+    for word in qmp:
+        name, equals, path = word.partition("=")
+        name, path = (name, path) if equals and "/" not in name else ("primary", word)
+        if name in monitors:
+            _usage(f"--qmp names two sockets for device model {name!r}")
+        monitors[name] = path
+    rundir = os.environ.get("XENSTORED_RUNDIR")
+    default = os.environ.get("XENSTORED_PATH") or (f"{rundir}/socket" if rundir else None)
+    arguments: dict[str, Any] = {} if xenstore is None and default is None else {"xenstore": xenstore or default}
+    return translator.Host(qmp=monitors, sysfs=sysfs, timeout_s=timeout, **arguments)
+
+
+def _progress(event: StepEvent) -> None:
+    words = {"begin": "…", "undo": "undoing", "stuck": "STUCK"}
+    if event.phase in words:
+        error = f": {event.error}" if event.error else ""
+        click.echo(f"{words[event.phase]:8} {event.step.target:8} {event.step.id}{error}", err=True)
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    """Run to the end; SIGTERM stops it as Ctrl-C does, with everything undone that was begun."""
+    import asyncio
+    import signal
+
+    async def guarded() -> None:
+        task = asyncio.ensure_future(work)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        await task
+
+    try:
+        asyncio.run(guarded())
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+
+
+def main() -> None:
+    """Run the command line."""
+    cli(prog_name="translator")

@@ -1,0 +1,79 @@
+"""Two topologies become the list of what differs, in the order of their controllers and ports."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from translator.topology import Controller, Device, port_key
+
+if TYPE_CHECKING:
+    from translator.topology import HostDevice, Topology
+
+Action = Literal["add", "remove", "change"]
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """One controller or device that is in one topology only, or is another in each.
+
+    `id` is that of its main step: `controller:usb:0`, `device:usb:0:1.2`.
+    """
+
+    action: Action
+    id: str
+    before: Controller | Device | None
+    after: Controller | Device | None
+
+
+def diff(old: Topology, new: Topology) -> tuple[Change, ...]:
+    """Return the changes that lead from `old` to `new`; ids, sources and what was implicit make no difference."""
+    before, after = _parts(old), _parts(new)
+    changes = []
+    for key in sorted(before.keys() | after.keys()):
+        was, will = before.get(key), after.get(key)
+        if was is not None and will is not None:
+            if not _same(was, will):
+                changes.append(Change(action="change", id=subject(will), before=was, after=will))
+        elif will is not None:
+            changes.append(Change(action="add", id=subject(will), before=None, after=will))
+        elif was is not None:
+            changes.append(Change(action="remove", id=subject(was), before=was, after=None))
+    return tuple(changes)
+
+
+def subject(part: Controller | Device) -> str:
+    """Return the id of the steps that serve a controller or device, without a step's part."""
+    if isinstance(part, Controller):
+        return f"controller:{part.family}:{part.index}"
+    return f"device:{part.family}:{part.controller}:{part.port}"
+
+
+def _parts(topology: Topology) -> dict[tuple[str, int, tuple[int, ...]], Controller | Device]:
+    return {(one.family, one.index, ()): one for one in topology.controllers} | {
+        (one.family, one.controller, port_key(one.port)): one for one in topology.devices
+    }
+
+
+def _same(one: Controller | Device, other: Controller | Device) -> bool:
+    if isinstance(one, Controller) and isinstance(other, Controller):
+        return _shape(one) == _shape(other)
+    if isinstance(one, Device) and isinstance(other, Device):
+        return one.kind == other.kind and same_host_device(one.host, other.host)
+    return False
+
+
+def _shape(controller: Controller) -> tuple[object, ...]:
+    companions = tuple((one.driver, one.startport) for one in controller.companions)
+    return controller.type, controller.version, controller.driver, controller.ports, controller.backend, companions
+
+
+def same_host_device(one: HostDevice | None, other: HostDevice | None) -> bool:
+    """Tell whether two names are of one device, by the most telling thing that both know."""
+    if one is None or other is None:
+        return one is other
+    if one.path is not None and other.path is not None:
+        return one.path == other.path
+    if one.device is not None and other.device is not None:
+        return (one.bus, one.device) == (other.bus, other.device)
+    return one.vendor is not None and (one.vendor, one.product) == (other.vendor, other.product)

@@ -1,0 +1,95 @@
+"""What can go wrong, sorted by who acts next.
+
+    TranslatorError
+    ├── DocumentError     the author edits the document (XML, schema or meaning)      exit 3
+    ├── PlanError         the caller plans again (unknown format, a damaged plan)     exit 3
+    └── HostError         the operator looks at the host, which is as it was before   exit 4
+        ├── OutcomeUnknown    the connection broke or timed out mid-call: look before repeating
+        └── RollbackError     the host is not as it was; `.stuck` names what stayed   exit 5
+
+Every one carries `.diagnostics`: the faults as data, each with its code, place and way out.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Severity = Literal["error", "warning", "note"]
+
+
+class Source(msgspec.Struct, frozen=True):
+    """Where an element's start tag begins in its document; both count from 1, columns in characters."""
+
+    line: int
+    column: int
+
+
+class Diagnostic(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
+    """One finding about a document or a host.
+
+    `code` is a key of `translator.catalog.CATALOG`; `element` is an XPath-like path such as
+    `/domain/devices/controller[2]/@model`. A plan's own diagnostics leave `file` at None.
+    """
+
+    code: str
+    severity: Severity = "error"
+    message: str
+    help: str | None = None
+    file: str | None = None
+    line: int | None = None
+    column: int | None = None
+    element: str | None = None
+
+    def __str__(self) -> str:
+        place = ":".join(str(part) for part in (self.file, self.line, self.column) if part is not None)
+        text = f"{place}: " if place else ""
+        text += f"{self.severity}[{self.code}]: {self.message}"
+        if self.help:
+            text += f"\n  help: {self.help}"
+        return text
+
+
+class TranslatorError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+    def __init__(self, diagnostics: Sequence[Diagnostic]) -> None:
+        super().__init__("\n".join(str(diagnostic) for diagnostic in diagnostics))
+        self.diagnostics = tuple(diagnostics)
+
+
+class DocumentError(TranslatorError):
+    """The document is refused; all its faults at once, and nothing was touched."""
+
+
+class PlanError(TranslatorError):
+    """A plan file is of an unknown format or damaged."""
+
+
+class HostError(TranslatorError):
+    """The host refused, could not be reached, or is not what the plan was made for."""
+
+    def __init__(self, code: str, message: str, help: str | None = None) -> None:
+        super().__init__([Diagnostic(code=code, message=message, help=help)])
+        self.code = code
+        self.message = message
+        self.help = help
+
+
+class OutcomeUnknown(HostError):  # noqa: N818 - it says what is known, which is not that there was an error
+    """A request was sent and no answer came: it may or may not have taken effect."""
+
+
+class RollbackError(HostError):
+    """A step failed and some of what was done could not be undone.
+
+    `stuck` names the steps that are still in effect, newest first.
+    """
+
+    def __init__(self, code: str, message: str, help: str | None = None, *, stuck: Sequence[str]) -> None:
+        super().__init__(code, message, help)
+        self.stuck = tuple(stuck)

@@ -1,0 +1,259 @@
+"""Why the schema refused a document: every fault, where it stands, what was found and what is allowed.
+
+The schema as xmlschema reads it is laid over the tree. Nothing here gives a verdict; a refusal that this
+walk cannot explain is reported in the words of the engine that refused.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from functools import cache, cached_property
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import xmlschema
+from xmlschema.validators import XsdAnyElement, XsdElement
+
+from translator.errors import Diagnostic
+from translator.locate import name_of
+from translator.validate import schema_dir
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from lxml.etree import _Element
+
+    from translator.locate import Locator
+
+MOST_FAULTS = 100
+LONGEST_VALUE = 40
+
+
+class _Rules:
+    """What one type allows, as tables."""
+
+    def __init__(self, xsd_type: Any) -> None:
+        self._type = xsd_type
+        simple = xsd_type.is_simple()
+        self.attributes: Mapping[str, Any] = (
+            {} if simple else {name: attribute.type for name, attribute in xsd_type.attributes.items() if name}
+        )
+        self.required_attributes = (
+            ()
+            if simple
+            else tuple(name for name, attribute in xsd_type.attributes.items() if _is_required(attribute))
+        )
+        open_attributes = None if simple else xsd_type.attributes.get(None)
+        self.any_attribute = open_attributes is not None and open_attributes.is_namespace_allowed("")
+        # The type of the text, or None where there is none or any will do.
+        self.text = xsd_type if simple else xsd_type.content if xsd_type.has_simple_content() else None
+        self.mixed = not simple and xsd_type.mixed
+
+    @cached_property
+    def _particles(self) -> list[Any]:
+        return [] if self.text is not None else list(self._type.content.iter_elements())
+
+    @cached_property
+    def children(self) -> dict[str, Any]:
+        """The declared children by name."""
+        return {str(item.name): item for item in self._particles if isinstance(item, XsdElement)}
+
+    @cached_property
+    def other_children(self) -> str | None:
+        """How children that are not declared here are looked at: lax, skip, or None where there may be none."""
+        for item in self._particles:
+            if isinstance(item, XsdAnyElement) and item.is_namespace_allowed(""):
+                return str(item.process_contents)
+        return None
+
+    @cached_property
+    def required_children(self) -> tuple[str, ...]:
+        """The children that must be there: those of a sequence that are no part of a choice."""
+        if self.text is not None or self._type.content.model != "sequence":
+            return ()
+        return tuple(
+            str(item.name) for item in self._type.content if isinstance(item, XsdElement) and item.min_occurs
+        )
+
+
+def _is_required(attribute: Any) -> bool:
+    return getattr(attribute, "use", None) == "required"
+
+
+class _Schema:
+    def __init__(self) -> None:
+        self.declarations: Mapping[str, Any] = xmlschema.XMLSchema10(str(schema_dir() / "domain.xsd")).elements
+        self._rules: dict[Any, _Rules] = {}
+
+    def rules(self, declaration: Any) -> _Rules:
+        xsd_type = declaration.type
+        if xsd_type not in self._rules:
+            self._rules[xsd_type] = _Rules(xsd_type)
+        return self._rules[xsd_type]
+
+
+@cache
+def _schema() -> _Schema:
+    return _Schema()
+
+
+def explain(
+    domain: _Element, locator: Locator, file: str | None, reasons: tuple[tuple[int, str], ...]
+) -> list[Diagnostic]:
+    """Return the faults of a refused document in document order, at least one.
+
+    Args:
+        domain: the `<domain>` element that the schema refused.
+        locator: where its elements stand.
+        file: what the diagnostics call the document.
+        reasons: line and words of the engine that refused it, for what cannot be explained better.
+    """
+    faults = list(islice(_Walk(locator, file).faults(domain), MOST_FAULTS + 1))
+    if not faults:
+        return [
+            Diagnostic(code="T299", message=reason, file=file, line=max(line, 1), column=1)
+            for line, reason in reasons
+        ]
+    found = sorted(faults[:MOST_FAULTS], key=lambda fault: (fault.line or 0, fault.column or 0))
+    if len(faults) > MOST_FAULTS:
+        message = f"there are more faults than these {MOST_FAULTS}"
+        last = found[-1]
+        found.append(
+            Diagnostic(code="T299", severity="note", message=message, file=file, line=last.line, column=last.column)
+        )
+    return found
+
+
+class _Walk:
+    def __init__(self, locator: Locator, file: str | None) -> None:
+        self._schema = _schema()
+        self._locator = locator
+        self._file = file
+        self._judged: dict[tuple[Any, str], tuple[str, str | None] | None] = {}
+
+    def _value_fault(self, simple: Any, value: str) -> tuple[str, str | None] | None:
+        key = (simple, value)  # documents repeat themselves, and judging a value is the slow part
+        if key not in self._judged:
+            self._judged[key] = _value_fault(simple, value)
+        return self._judged[key]
+
+    def faults(self, domain: _Element) -> Iterator[Diagnostic]:
+        """Yield the faults of the domain and of all below it that the schema looks at."""
+        waiting: list[tuple[_Element, Any]] = [(domain, self._schema.declarations["domain"])]
+        while waiting:
+            element, declaration = waiting.pop()
+            if declaration is None:  # unknown: anything goes, but what it contains is looked at
+                below = [
+                    (child, self._schema.declarations.get(str(child.tag))) for child in element.iterchildren("*")
+                ]
+            else:
+                rules = self._schema.rules(declaration)
+                yield from self._attribute_faults(element, rules)
+                yield from self._text_faults(element, rules)
+                yield from self._child_faults(element, rules)
+                below = list(self._below(element, rules))
+            waiting.extend(reversed(below))
+
+    def _below(self, element: _Element, rules: _Rules) -> Iterator[tuple[_Element, Any]]:
+        """Yield the children that are looked at, each with its declaration, or None for an unknown one."""
+        for child in element.iterchildren("{}*"):
+            name = str(child.tag)
+            if name in rules.children:
+                yield child, rules.children[name]
+            elif rules.other_children == "lax":
+                yield child, self._schema.declarations.get(name)
+
+    def _attribute_faults(self, element: _Element, rules: _Rules) -> Iterator[Diagnostic]:
+        meant = set()
+        # lxml takes quadratic time to list the values of very many attributes, so only those declared are read.
+        for key in element.keys():  # noqa: SIM118 - an element is a sequence of its children
+            name = str(key)
+            if name in rules.attributes:
+                fault = self._value_fault(rules.attributes[name], str(element.get(name)))
+                if fault:
+                    message, help = fault
+                    message = f"attribute {name!r} of {_tag(element)} is {message}"
+                    yield self._diagnostic("T204", message, help, element, name)
+            elif not (rules.any_attribute or name.startswith("{")):
+                message = f"attribute {name!r} is not allowed on {_tag(element)}"
+                meant.add(_nearest(name, list(rules.attributes)))
+                yield self._diagnostic("T202", message, _suggestion(name, list(rules.attributes)), element, name)
+        for name in rules.required_attributes:
+            if name not in element.attrib and name not in meant:
+                message = f"{_tag(element)} lacks the attribute {name!r}"
+                values = rules.attributes[name].enumeration
+                yield self._diagnostic("T203", message, f"one of: {_listed(values)}" if values else None, element)
+
+    def _text_faults(self, element: _Element, rules: _Rules) -> Iterator[Diagnostic]:
+        if rules.mixed:
+            return
+        if rules.text is not None:
+            fault = self._value_fault(rules.text, "".join(map(str, element.itertext(with_tail=False))))
+            if fault:
+                yield self._diagnostic("T204", f"the text of {_tag(element)} is {fault[0]}", fault[1], element)
+            return
+        texts = [element.text, *(child.tail for child in element)]
+        stray = next((text.strip() for text in texts if text and text.strip()), None)
+        if stray is not None:
+            message = f"the text {_quoted(stray)} is not allowed in {_tag(element)}"
+            yield self._diagnostic("T201", message, "put it into an element, or remove it", element)
+
+    def _child_faults(self, element: _Element, rules: _Rules) -> Iterator[Diagnostic]:
+        present: set[str | None] = set()
+        for child in element.iterchildren("{}*"):
+            name = str(child.tag)
+            present.add(name)
+            if name not in rules.children and rules.other_children is None:
+                message = f"element {_tag(child)} is not allowed in {_tag(element)}"
+                present.add(_nearest(name, list(rules.children)))
+                yield self._diagnostic("T201", message, _suggestion(name, list(rules.children)), child)
+        for name in rules.required_children:
+            if name not in present:
+                yield self._diagnostic("T205", f"{_tag(element)} lacks a <{name}> element", None, element)
+
+    def _diagnostic(
+        self, code: str, message: str, help: str | None, element: _Element, attribute: str | None = None
+    ) -> Diagnostic:
+        source = self._locator.source(element, attribute)
+        return Diagnostic(
+            code=code,
+            message=message,
+            help=help,
+            file=self._file,
+            line=source.line,
+            column=source.column,
+            element=self._locator.path(element, attribute),
+        )
+
+
+def _value_fault(simple: Any, value: str) -> tuple[str, str | None] | None:
+    """Return how a sentence that begins "… is" goes on and what helps, or None for a good value."""
+    if simple.is_valid(simple.normalize(value)):
+        return None
+    if simple.enumeration:
+        allowed = [str(item) for item in simple.enumeration]
+        return f"{_quoted(value)}, which is not one of its values", _suggestion(value, allowed)
+    return f"{_quoted(value)}, which is not {simple.annotation.appinfo[0].text}", None
+
+
+def _suggestion(found: str, allowed: list[str]) -> str | None:
+    if not allowed:
+        return "nothing is allowed here"
+    near = _nearest(found, allowed)
+    return (f"did you mean {near!r}? " if near else "") + f"allowed: {_listed(sorted(allowed))}"
+
+
+def _nearest(found: str, allowed: list[str]) -> str | None:
+    return next(iter(get_close_matches(found.strip().lower(), allowed, n=1)), None)
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names)
+
+
+def _tag(element: _Element) -> str:
+    return f"<{name_of(element)}>"
+
+
+def _quoted(value: str) -> str:
+    return repr(value if len(value) <= LONGEST_VALUE else value[:LONGEST_VALUE] + "…")

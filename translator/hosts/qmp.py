@@ -1,0 +1,233 @@
+"""A QEMU's monitor, reached over its Unix socket: commands, removals that are seen to be done, what is plugged.
+
+On qemu.qmp. A monitor serves one client at a time, and `close` gives it free. What times out on our side
+QEMU does all the same: that is OutcomeUnknown, and whoever gets it looks before repeating.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import msgspec
+from qemu.qmp import ConnectError, ExecuteError, QMPClient, QMPError, Runstate
+from qemu.qmp.events import EventListener
+
+from translator.errors import HostError, OutcomeUnknown
+from translator.topology import Value
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+REMOVAL_S: Final = 5.0  # seconds; an emulated USB device takes 0.06, a PCI controller as long as its guest
+
+_POLL_S: Final = 0.1
+_PERIPHERAL: Final = "/machine/peripheral"
+_ANONYMOUS: Final = "/machine/peripheral-anon"  # devices without an id, such as companion controllers
+_CHILD = re.compile(r"child<(.+)>")
+
+
+class CommandRefused(HostError):  # noqa: N818 - QEMU's answer, in its own words
+    """T406: QEMU's error; `error_class` is QMP's, nearly always GenericError."""
+
+    def __init__(self, message: str, error_class: str) -> None:
+        super().__init__("T406", message)
+        self.error_class = error_class
+
+
+class QomDevice(msgspec.Struct, frozen=True, kw_only=True):
+    """A device as QEMU has it.
+
+    `path` and `parent_bus` are QOM paths (`/machine/peripheral/usb1/usb1.0`); `id` is None for a device that
+    was given none. `port` is a USB device's, dotted, and empty where QEMU chose it; None for other devices.
+    `properties` are those that were asked for and that the device has.
+    """
+
+    path: str
+    id: str | None
+    driver: str
+    parent_bus: str
+    port: str | None = None
+    properties: dict[str, Value] = {}
+
+
+class Qmp:
+    """The client; implements `QmpHost`. Make one with `connect`."""
+
+    def __init__(self, client: QMPClient, path: str, timeout_s: float) -> None:
+        self._client = client
+        self._path = path
+        self._timeout_s = timeout_s
+
+    @classmethod
+    async def connect(cls, path: str | os.PathLike[str], timeout_s: float = 10) -> Qmp:
+        """Return a client of the monitor at the Unix socket `path`, ready for commands.
+
+        Args:
+            path: the socket.
+            timeout_s: the deadline for connecting, and later for each command.
+
+        Raises:
+            HostError: T402, nothing there, no access, no QMP, or another client holds the monitor.
+        """
+        name = os.fspath(path)
+        client = QMPClient()
+        client.events.event_filter = lambda _: False  # nobody reads that queue, and it has no bound
+        try:
+            async with asyncio.timeout(timeout_s):
+                await client.connect(name)
+        except TimeoutError as error:
+            raise HostError(
+                "T402",
+                f"{name}: the monitor says nothing for {timeout_s:g} s: another client holds it",
+                "a monitor serves one client at a time; end the other one, or give QEMU a second -qmp",
+            ) from error
+        except ConnectError as error:
+            raise HostError(
+                "T402",
+                f"{name}: no QMP monitor: {_reason(error.exc)}",
+                "is QEMU running? name its monitor with --qmp",
+            ) from error
+        return cls(client, name, timeout_s)
+
+    async def close(self) -> None:
+        """Give the monitor free for its next client; what waits fails with T408."""
+        # disconnect() raises what had ended the connection before; whoever waited for an answer was told.
+        with suppress(EOFError, OSError, QMPError):
+            await self._client.disconnect()
+
+    async def execute(self, command: str, arguments: Mapping[str, Value] | None = None) -> Value:
+        """Return what the command returns.
+
+        Raises:
+            CommandRefused: T406, QEMU answered with an error.
+            OutcomeUnknown: T408, the command was sent, and the connection broke or the deadline passed.
+            HostError: T408, the connection was lost before.
+        """
+        if self._client.runstate is not Runstate.RUNNING:
+            raise HostError("T408", f"{self._path}: the connection to QEMU is lost; {command} was not sent")
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return cast("Value", await self._client.execute(command, arguments))
+        except ExecuteError as error:
+            raise CommandRefused(
+                f"QEMU refused {_spelled(command, arguments)}: {error}", error.error_class
+            ) from error
+        except TimeoutError as error:
+            raise OutcomeUnknown(
+                "T408", f"{self._path}: QEMU did not answer {command} within {self._timeout_s:g} s"
+            ) from error
+        except QMPError as error:
+            raise OutcomeUnknown("T408", f"{self._path}: the connection to QEMU broke during {command}") from error
+
+    async def remove_device(self, id: str, timeout_s: float = REMOVAL_S) -> None:
+        """Delete the device and return when it is gone; see `remove_devices`."""
+        await self.remove_devices([id], timeout_s)
+
+    async def remove_devices(self, ids: Sequence[str], timeout_s: float = REMOVAL_S) -> None:
+        """Delete the devices, all at once, and return when every one is gone; an absent one is gone.
+
+        Raises:
+            HostError: T410, some are still there after `timeout_s` seconds: the guest has to let them go, and
+                may yet; else as `execute`.
+        """
+        loop = asyncio.get_running_loop()
+        # QEMU tells of a removal by an event, except for XHCI controllers, which go in silence: ask as well.
+        removals = EventListener("DEVICE_DELETED")
+        with self._client.listen(removals):
+            requests = await asyncio.gather(*map(self._request_removal, ids), return_exceptions=True)
+            for outcome in requests:
+                if isinstance(outcome, BaseException):
+                    raise outcome
+            awaited = {id for id, present in zip(ids, requests, strict=True) if present}
+            deadline = loop.time() + timeout_s
+            while awaited:
+                if loop.time() >= deadline:
+                    raise HostError(
+                        "T410",
+                        f"{', '.join(sorted(awaited))}: removal pending in the guest, after {timeout_s:g} s",
+                        "a PCI controller leaves only when the guest's system lets it go, and may yet do so",
+                    )
+                try:
+                    async with asyncio.timeout(_POLL_S):
+                        event = await removals.get()
+                except TimeoutError:
+                    awaited &= {name for name, _ in await self._children(_PERIPHERAL)}
+                else:
+                    awaited.discard(_deleted(event))
+
+    async def devices(self, properties: Mapping[str, Sequence[str]] | None = None) -> tuple[QomDevice, ...]:
+        """Return all devices that were added, by `-device` or `device_add`: first by id, then those without.
+
+        `properties` names those to read along, by driver. A device that goes meanwhile is left out.
+        """
+        wanted = properties or {}
+        named, anonymous = await asyncio.gather(self._children(_PERIPHERAL), self._children(_ANONYMOUS))
+        found = await asyncio.gather(
+            *(self._device(f"{_PERIPHERAL}/{name}", name, driver, wanted) for name, driver in sorted(named)),
+            *(self._device(f"{_ANONYMOUS}/{name}", None, driver, wanted) for name, driver in sorted(anonymous)),
+        )
+        return tuple(device for device in found if device is not None)
+
+    async def _request_removal(self, id: str) -> bool:
+        """Ask QEMU to delete the device; return whether it was there."""
+        try:
+            await self.execute("device_del", {"id": id})
+        except CommandRefused as error:
+            if error.error_class == "DeviceNotFound":
+                return False
+            if "already in the process of unplug" not in error.message:
+                raise
+        return True
+
+    async def _children(self, path: str) -> list[tuple[str, str]]:
+        """Return the names and drivers of the devices below a QOM path."""
+        try:
+            listing = await self.execute("qom-list", {"path": path})
+        except CommandRefused as error:
+            if error.error_class == "DeviceNotFound":  # QEMU makes the container with its first device
+                return []
+            raise
+        entries = msgspec.convert(listing, list[_QomEntry])
+        return [(entry.name, match[1]) for entry in entries if (match := _CHILD.fullmatch(entry.type))]
+
+    async def _device(
+        self, path: str, id: str | None, driver: str, wanted: Mapping[str, Sequence[str]]
+    ) -> QomDevice | None:
+        names = ("parent_bus", "port", *wanted.get(driver, ()))
+        values = await asyncio.gather(*(self._property(path, name) for name in names))
+        read = {name: value for name, value in zip(names, values, strict=True) if value is not None}
+        if "parent_bus" not in read:
+            return None
+        place = {name: read.pop(name) for name in ("parent_bus", "port") if name in read}
+        return msgspec.convert({"path": path, "id": id, "driver": driver, "properties": read} | place, QomDevice)
+
+    async def _property(self, path: str, name: str) -> Value:
+        try:
+            return await self.execute("qom-get", {"path": path, "property": name})
+        except CommandRefused:  # no such property on this driver, or the device has just gone
+            return None
+
+
+class _QomEntry(msgspec.Struct):
+    name: str
+    type: str
+
+
+def _deleted(event: Mapping[str, Any]) -> str:
+    """Return the id that a DEVICE_DELETED tells of, empty for a device without one."""
+    return str(event.get("data", {}).get("device", ""))
+
+
+def _spelled(command: str, arguments: Mapping[str, Value] | None) -> str:
+    """Return the command with the words that tell a reader which one it was."""
+    told = [str(arguments[key]) for key in ("driver", "id") if arguments and key in arguments]
+    return " ".join([command, *told])
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or "it hung up"

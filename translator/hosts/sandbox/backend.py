@@ -1,0 +1,116 @@
+"""The PV side of the sandbox: USB backends in domain 0 and, for a guest that runs, its frontend.
+
+They answer as the xenbus drivers do (drivers/xen/xenbus in Linux), on the same nodes and told by the same
+watches as any other party:
+
+    toolstack writes backend 1  ->  backend 2  ->  frontend 3  ->  backend 4  ->  frontend 4
+    toolstack writes backend 5  ->  frontend 5, 6  ->  backend 6
+
+A backend whose guest has no running frontend goes from 5 to 6 by itself. The frontend acts as its own domain,
+so it gets no further than the permissions that the toolstack gave it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from typing import TYPE_CHECKING
+
+from translator.hosts.sandbox.store import Store, StoreError, Watch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_STATE = re.compile(r"/local/domain/0/backend/(vusb|qusb)/(\d+)/\d+/state")
+_FRONTEND_STATE = re.compile(r"/local/domain/(\d+)/device/vusb/\d+/state")
+_log = logging.getLogger(__name__)
+
+INITIALISING, INIT_WAIT, INITIALISED, CONNECTED, CLOSING, CLOSED = "1", "2", "3", "4", "5", "6"
+
+
+class Backends:
+    """The drivers behind `backend/vusb` (the kernel's) and `backend/qusb` (each guest's QEMU's) in domain 0.
+
+    `delay_s` is how long they take to answer, in seconds; None is for ever, as where no driver is loaded.
+    `frontends` are the domains whose frontend drivers run.
+    """
+
+    def __init__(self, store: Store, delay_s: float | None = 0.0) -> None:
+        self.delay_s = delay_s
+        self.frontends: set[int] = set()
+        self._store = store
+        self._pending: set[asyncio.TimerHandle | asyncio.Handle] = set()
+        self._watch = Watch("/local/domain", self._on_change)
+        store.watch(self._watch)
+
+    def close(self) -> None:
+        """Stop answering."""
+        self._store.unwatch(self._watch)
+        for handle in self._pending:
+            handle.cancel()
+        self._pending.clear()
+
+    def _on_change(self, path: str) -> None:
+        # A watch tells in the middle of the request that made the change; an answer is a request of its own.
+        if _STATE.fullmatch(path):
+            backend = path.removesuffix("/state")
+            self._later(self.delay_s, lambda: self._backend(backend))
+            self._later(0, lambda: self._frontend(self._store.read(f"{backend}/frontend"), path))
+        elif _FRONTEND_STATE.fullmatch(path):
+            frontend = path.removesuffix("/state")
+            self._later(self.delay_s, lambda: self._backend(self._store.read(f"{frontend}/backend")))
+
+    def _later(self, delay_s: float | None, call: Callable[[], None]) -> None:
+        if delay_s is None:
+            return
+
+        def run() -> None:
+            self._pending.discard(handle)
+            try:
+                call()
+            except StoreError as error:
+                # As the kernel does: the driver stays where it is and says why in the log.
+                _log.warning("a PV USB driver of the sandbox cannot go on: %s", error)
+
+        loop = asyncio.get_running_loop()
+        handle = loop.call_later(delay_s, run) if delay_s else loop.call_soon(run)
+        self._pending.add(handle)
+
+    def _backend(self, path: str | None) -> None:
+        """Answer, as domain 0, what toolstack and frontend have written."""
+        match = _STATE.fullmatch(f"{path}/state")
+        if match is None:
+            return  # no USB backend, or one that was removed meanwhile
+        state = self._store.read(f"{path}/state")
+        frontend = self._store.read(f"{path}/frontend")
+        if state is None or frontend is None:
+            return
+        kind, domid = match[1], int(match[2])
+        if kind == "qusb" and self._store.read(f"/local/domain/0/device-model/{domid}/backends/qusb") is None:
+            return  # no QEMU that serves this guest
+        theirs = self._store.read(f"{frontend}/state")
+        if state == INITIALISING:
+            self._store.write(f"{path}/state", INIT_WAIT)
+        elif state == INIT_WAIT and theirs in (INITIALISED, CONNECTED):
+            self._store.write(f"{path}/state", CONNECTED)
+        elif state != CLOSED and (theirs == CLOSED or (state == CLOSING and domid not in self.frontends)):
+            self._store.write(f"{path}/state", CLOSED)
+
+    def _frontend(self, path: str | None, backend_state_path: str) -> None:
+        """Answer, as the guest, what the backend has written."""
+        match = _FRONTEND_STATE.fullmatch(f"{path}/state")
+        if match is None or int(match[1]) not in self.frontends:
+            return
+        domid = int(match[1])
+        state = self._store.read(f"{path}/state", domid=domid)
+        theirs = self._store.read(backend_state_path, domid=domid)
+        if state == INITIALISING and theirs == INIT_WAIT:
+            for name, value in (("urb-ring-ref", "8"), ("conn-ring-ref", "9"), ("event-channel", "15")):
+                self._store.write(f"{path}/{name}", value, domid=domid)
+            self._store.write(f"{path}/state", INITIALISED, domid=domid)
+        elif state == INITIALISED and theirs == CONNECTED:
+            self._store.write(f"{path}/state", CONNECTED, domid=domid)
+        elif theirs == CLOSING and state not in (None, CLOSED):
+            self._store.write(f"{path}/state", CLOSING, domid=domid)
+            self._store.write(f"{path}/state", CLOSED, domid=domid)

@@ -1,0 +1,95 @@
+"""Where a domain's USB records live and what its devices are called, one module for each way.
+
+A layout works both ways: the compiler writes with it and the observer reads with it, so what we write and what
+we read cannot drift apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import msgspec
+
+from translator.topology import Type
+
+if TYPE_CHECKING:
+    from translator.models import Ports
+    from translator.plan import Action
+    from translator.topology import Controller, Device, DomainIdentity, HostDevice, Kind, Value
+    from translator.topology import Layout as LayoutName
+
+
+class Recorded(NamedTuple):
+    """An action on the host's records, and the one that takes it back."""
+
+    action: Action
+    undo: Action
+
+
+class ControllerRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A controller as the records of a host have it; `devices` maps a taken port to the host port path in it.
+
+    `state` is the XenbusState of the backend, `frontend_state` that of the guest's side; None for emulated ones.
+    """
+
+    index: int
+    type: Type
+    version: int
+    ports: int
+    backend: int | None
+    state: int | None
+    frontend_state: int | None
+    devices: Mapping[str, str]
+
+
+class Layout(Protocol):
+    """What a stage may ask of a layout."""
+
+    name: LayoutName
+    pv_ports: Ports
+    pv_versions: tuple[int, ...]
+
+    def controller_id(self, index: int, alias: str | None) -> str:
+        """Return the id of the controller's device in QEMU; its bus is that id with `.0` behind it."""
+
+    def controller_index(self, id: str) -> int | None:
+        """Return the index of the controller that `controller_id` gives this id without an alias."""
+
+    def controller_properties(self, ports: int, asked: int | None) -> dict[str, Value]:
+        """Return how QEMU is told the ports of a controller that lets one choose; `asked` is the document's."""
+
+    def device_id(self, kind: Kind, ordinal: int, alias: str | None, host: HostDevice | None) -> str:
+        """Return the id of a device in QEMU."""
+
+    def host_properties(self, host: HostDevice) -> dict[str, Value]:
+        """Return the properties that name the host's device to QEMU."""
+
+    def record_controller(self, domain: DomainIdentity, controller: Controller) -> Recorded | None:
+        """Return what makes the controller known on the host; None where this layout keeps no records."""
+
+    def await_backend(self, domain: DomainIdentity, controller: Controller) -> Recorded | None:
+        """Return the wait for the backend of a PV controller; None where there is none."""
+
+    def record_device(self, domain: DomainIdentity, controller: Controller, device: Device) -> Recorded | None:
+        """Return what gives the host's device to the controller's port on the host's records."""
+
+    def record_root(self, domid: int) -> str | None:
+        """Return the path below which the domain's controllers are recorded; None: this layout has no records."""
+
+    def further_roots(self, domid: int, nodes: Mapping[str, str]) -> tuple[str, ...]:
+        """Return the other paths to read, as the records (nodes by absolute path) tell; none that a guest names."""
+
+    def read_controllers(self, domid: int, nodes: Mapping[str, str]) -> tuple[ControllerRecord, ...]:
+        """Return the domain's controllers, by index, from the nodes of all roots, by absolute path."""
+
+
+def layout_named(name: LayoutName) -> Layout:
+    """Return the layout of that name."""
+    if name == "libxl":
+        from translator.layouts.libxl import Libxl
+
+        return Libxl()
+    from translator.layouts.qemu import Qemu
+
+    return Qemu()

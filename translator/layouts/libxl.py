@@ -1,0 +1,310 @@
+"""Layout libxl: what Xen 4.7 and later keep in xenstore, so that `xl usb-list` and libvirt see our controllers.
+
+A controller has a record below /libxl (L), and, when it is paravirtual, a frontend (F) in the guest's
+directory and a backend (B) in the backend domain's. Nodes, values and permissions are those that xl 4.17 was
+seen to write; libxl's own functions are `libxl__device_usbctrl_add_xenstore` and
+`libxl__device_usbdev_add_xenstore` (tools/libs/light/libxl_usb.c).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from translator.layouts import ControllerRecord, Recorded
+from translator.models import Ports
+from translator.plan import Transaction, Wait, XenstoreOp
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from translator.topology import (
+        Controller,
+        Device,
+        DomainIdentity,
+        HostDevice,
+        Kind,
+        Type,
+        Value,
+    )
+    from translator.topology import Layout as LayoutName
+
+# XenbusState, xen/include/public/io/xenbus.h
+INITIALISING, INIT_WAIT, INITIALISED, CONNECTED, CLOSING, CLOSED = "1", "2", "3", "4", "5", "6"
+
+# How long libxl waits for a backend to answer, in seconds (LIBXL_INIT_TIMEOUT) and for one to close.
+INIT_TIMEOUT_S = 10
+CLOSE_TIMEOUT_S = 20
+
+# libxl spells a controller's type in its own way in one case.
+_TYPE_WORDS: dict[Type, str] = {"emulated": "devicemodel", "pv": "pv", "qusb": "qusb"}
+_TYPES: dict[str, Type] = {word: type for type, word in _TYPE_WORDS.items()}
+_BACKENDS: dict[Type, str] = {"pv": "vusb", "qusb": "qusb"}
+
+_TOOLSTACK = ("n0",)
+
+
+class _Paths(NamedTuple):
+    record: str
+    frontend: str
+    backend: str
+
+
+class Libxl:
+    """See `translator.layouts.Layout`."""
+
+    name: LayoutName = "libxl"
+    pv_ports = Ports(8, 1, 31)
+    pv_versions: tuple[int, ...] = (1, 2)
+
+    def controller_id(self, index: int, alias: str | None) -> str:
+        return f"xenusb-{index}"
+
+    def controller_index(self, id: str) -> int | None:
+        match = re.fullmatch(r"xenusb-(0|[1-9][0-9]{0,8})", id)
+        return int(match[1]) if match else None
+
+    def controller_properties(self, ports: int, asked: int | None) -> dict[str, Value]:
+        return {"p2": ports, "p3": ports}
+
+    def device_id(self, kind: Kind, ordinal: int, alias: str | None, host: HostDevice | None) -> str:
+        if host is None:
+            # libxl names only what it passes through; these are libvirt's names
+            return f"{'hub' if kind == 'hub' else 'input'}{ordinal}"
+        if host.bus is not None and host.device is not None:
+            return f"xenusb-{host.bus}-{host.device}"
+        return f"xenusb-${{hostdev:{host.selector}:bus}}-${{hostdev:{host.selector}:device}}"
+
+    def host_properties(self, host: HostDevice) -> dict[str, Value]:
+        if host.device is not None:
+            return {"hostbus": host.bus, "hostaddr": host.device}
+        if host.path is not None:
+            bus, _, port = host.path.partition("-")
+            return {"hostbus": int(bus), "hostport": port}
+        return {"vendorid": host.vendor, "productid": host.product}
+
+    def record_controller(self, domain: DomainIdentity, controller: Controller) -> Recorded | None:
+        if controller.type == "none":
+            return None
+        domid, paths = _domid(domain), _paths(domain, controller)
+        guest, backend = f"r{domid}", _backend_domid(controller)
+        shape = {
+            "type": _TYPE_WORDS[controller.type],
+            "usb-ver": str(controller.version),
+            "num-ports": str(controller.ports),
+            "port": "",
+        } | {f"port/{port}": "" for port in range(1, controller.ports + 1)}
+        operations = [
+            *_guards(domain),
+            XenstoreOp(
+                op="expect-absent",
+                path=paths.record,
+                why=f"the domain has no other controller {controller.index}",
+            ),
+        ]
+        if controller.type == "qusb":
+            operations.append(
+                XenstoreOp(
+                    op="expect",
+                    path=f"/local/domain/{backend}/device-model/{domid}/backends/qusb",
+                    why="the domain has a device model that serves qusb controllers",
+                )
+            )
+        operations += _parents(paths.record, _TOOLSTACK)
+        if controller.type == "emulated":
+            operations += _nodes(paths.record, shape, _TOOLSTACK)
+            made = [paths.record]
+        else:
+            owner = f"n{domid}", f"r{backend}"
+            served = f"n{backend}", guest
+            state = {"online": "1", "state": INITIALISING}
+            operations += _nodes(paths.record, {"frontend": paths.frontend, "backend": paths.backend}, _TOOLSTACK)
+            operations += _parents(paths.frontend, ("n0", guest))
+            operations += _nodes(
+                paths.frontend,
+                {"backend": paths.backend, "backend-id": backend, "state": INITIALISING},
+                owner,
+            )
+            operations += _parents(paths.backend, (f"n{backend}",))
+            operations += _nodes(
+                paths.backend, {"frontend": paths.frontend, "frontend-id": domid} | state | shape, served
+            )
+            operations += _leaves(paths.record, {"frontend-id": domid} | state | shape, _TOOLSTACK)
+            made = [paths.frontend, paths.backend, paths.record]
+        return Recorded(
+            Transaction(tuple(operations)),
+            Transaction((*(XenstoreOp(op="rm", path=path) for path in made), *_emptied(made))),
+        )
+
+    def await_backend(self, domain: DomainIdentity, controller: Controller) -> Recorded | None:
+        if controller.type not in _BACKENDS:
+            return None
+        backend = _paths(domain, controller).backend
+        return Recorded(
+            # a guest that is quick may have taken the backend on from 2 before we look
+            Wait(f"{backend}/state", (INIT_WAIT, INITIALISED, CONNECTED), INIT_TIMEOUT_S),
+            Transaction(
+                (
+                    XenstoreOp(op="write", path=f"{backend}/online", value="0"),
+                    XenstoreOp(op="write", path=f"{backend}/state", value=CLOSING),
+                ),
+                wait=Wait(f"{backend}/state", (CLOSED,), CLOSE_TIMEOUT_S),
+            ),
+        )
+
+    def record_device(self, domain: DomainIdentity, controller: Controller, device: Device) -> Recorded | None:
+        if device.host is None:
+            return None
+        paths = _paths(domain, controller)
+        # a path has no dots; libxl writes _ for them elsewhere
+        port = (
+            f"{paths.record if controller.type == 'emulated' else paths.backend}/port/{device.port.replace('.', '_')}"
+        )
+        path = f"${{hostdev:{device.host.selector}:path}}"
+        free = f"port {device.port} of controller {controller.index} is free"
+        if "." in device.port:
+            # libxl knows root ports only; behind a hub the node is ours, so that the device is found all the same
+            return Recorded(
+                Transaction(
+                    (
+                        *_guards(domain),
+                        XenstoreOp(op="expect-absent", path=port, why=free),
+                        XenstoreOp(op="write", path=port, value=path, permissions=_TOOLSTACK),
+                    )
+                ),
+                Transaction((XenstoreOp(op="rm", path=port),)),
+            )
+        return Recorded(
+            Transaction(
+                (
+                    *_guards(domain),
+                    XenstoreOp(op="expect", path=port, value="", why=free),
+                    XenstoreOp(op="write", path=port, value=path),
+                )
+            ),
+            Transaction((XenstoreOp(op="write", path=port, value=""),)),
+        )
+
+    def record_root(self, domid: int) -> str | None:
+        return f"/libxl/{domid}/device/vusb"
+
+    def further_roots(self, domid: int, nodes: Mapping[str, str]) -> tuple[str, ...]:
+        roots: list[str] = []
+        for index in _indexes(domid, nodes):
+            backend = nodes.get(f"/libxl/{domid}/device/vusb/{index}/backend", "")
+            if _backend_of(domid, index, backend) is not None:
+                roots += (f"/local/domain/{domid}/device/vusb/{index}/state", backend)
+        return tuple(roots)
+
+    def read_controllers(self, domid: int, nodes: Mapping[str, str]) -> tuple[ControllerRecord, ...]:
+        records = []
+        for index in _indexes(domid, nodes):
+            record = f"/libxl/{domid}/device/vusb/{index}"
+            type = _TYPES.get(nodes.get(f"{record}/type", ""))
+            version, ports = (_number(nodes.get(f"{record}/{name}")) for name in ("usb-ver", "num-ports"))
+            if type is None or version is None or ports is None:
+                continue  # half a record is none: its maker has not finished, or died
+            served = record
+            backend = None
+            if type != "emulated":
+                served = nodes.get(f"{record}/backend", "")
+                backend = _backend_of(domid, index, served)
+                if backend is None:
+                    continue
+            taken = {
+                path.removeprefix(f"{served}/port/"): value
+                for path, value in nodes.items()
+                if path.startswith(f"{served}/port/") and value
+            }
+            records.append(
+                ControllerRecord(
+                    index=index,
+                    type=type,
+                    version=version,
+                    ports=ports,
+                    backend=backend,
+                    state=_number(nodes.get(f"{served}/state")),
+                    frontend_state=_number(nodes.get(f"/local/domain/{domid}/device/vusb/{index}/state")),
+                    devices={
+                        port.replace("_", "."): taken[port]
+                        for port in sorted(taken)
+                        if re.fullmatch(r"[0-9]+(_[0-9]+)*", port)
+                    },
+                )
+            )
+        return tuple(records)
+
+
+def _indexes(domid: int, nodes: Mapping[str, str]) -> list[int]:
+    """Return the devids that have a record, in numerical order whatever order the daemon lists them in."""
+    pattern = re.compile(rf"/libxl/{domid}/device/vusb/(0|[1-9][0-9]{{0,8}})")
+    return sorted(int(match[1]) for path in nodes if (match := pattern.fullmatch(path)))
+
+
+def _backend_of(domid: int, index: int, path: str) -> int | None:
+    """Return the backend's domain if `path` is where a backend of this controller can be, else None."""
+    match = re.fullmatch(rf"/local/domain/([0-9]{{1,5}})/backend/(?:vusb|qusb)/{domid}/{index}", path)
+    return int(match[1]) if match else None
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and re.fullmatch(r"[0-9]{1,9}", text) else None
+
+
+def _domid(domain: DomainIdentity) -> str:
+    return "${domid}" if domain.domid is None else str(domain.domid)
+
+
+def _backend_domid(controller: Controller) -> str:
+    if isinstance(controller.backend, str):
+        return f"${{backend_domid:{controller.backend}}}"
+    return str(controller.backend or 0)
+
+
+def _paths(domain: DomainIdentity, controller: Controller) -> _Paths:
+    domid, index = _domid(domain), controller.index
+    kind = _BACKENDS.get(controller.type, "")
+    return _Paths(
+        record=f"/libxl/{domid}/device/vusb/{index}",
+        # the frontend is called vusb for both PV types: the guest's driver is the same
+        frontend=f"/local/domain/{domid}/device/vusb/{index}",
+        backend=f"/local/domain/{_backend_domid(controller)}/backend/{kind}/{domid}/{index}",
+    )
+
+
+def _guards(domain: DomainIdentity) -> list[XenstoreOp]:
+    """Make sure, inside the transaction, that the domain is the one that was meant: domids are reused."""
+    root = f"/local/domain/{_domid(domain)}"
+    if domain.uuid:
+        why = f"domain {_domid(domain)} is {domain.name!r} with UUID {domain.uuid}"
+        return [XenstoreOp(op="expect", path=f"{root}/vm", value=f"/vm/{domain.uuid}", why=why)]
+    why = f"domain {_domid(domain)} is {domain.name!r}"
+    return [XenstoreOp(op="expect", path=f"{root}/name", value=domain.name, why=why)]
+
+
+def _nodes(root: str, values: Mapping[str, str], permissions: tuple[str, ...]) -> Iterable[XenstoreOp]:
+    """Make `root` and the nodes below it."""
+    yield XenstoreOp(op="mkdir", path=root, permissions=permissions)
+    yield from _leaves(root, values, permissions)
+
+
+def _leaves(root: str, values: Mapping[str, str], permissions: tuple[str, ...]) -> Iterable[XenstoreOp]:
+    for name, value in values.items():
+        yield XenstoreOp(op="write", path=f"{root}/{name}", value=value, permissions=permissions)
+
+
+def _between(path: str) -> list[str]:
+    """Return what lies between the directory that the toolstack made and `path`, the outermost first."""
+    match = re.match(r"/libxl/[^/]+|/local/domain/[^/]+/(?:device|backend)", path)
+    root = match[0] if match else ""
+    parts = path.removeprefix(root + "/").split("/")[:-1]
+    return ["/".join((root, *parts[:depth])) for depth in range(1, len(parts) + 1)]
+
+
+def _parents(path: str, permissions: tuple[str, ...]) -> Iterable[XenstoreOp]:
+    return (XenstoreOp(op="mkdir", path=parent, permissions=permissions) for parent in _between(path))
+
+
+def _emptied(made: Iterable[str]) -> Iterable[XenstoreOp]:
+    """Remove the parents that the removal of `made` left empty, the deepest first, as libxl does."""
+    return (XenstoreOp(op="rm-empty", path=parent) for path in made for parent in reversed(_between(path)))

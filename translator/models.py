@@ -1,0 +1,240 @@
+"""The table of controller models and USB device kinds: every fact about one stands in its row.
+
+A model name maps to a (type, version) pair: libvirt names a model after real hardware where there is some,
+and after the hypervisor that invented it where there is none. `CANONICAL` is the table read backwards; it
+never changes between releases, because a guest would notice.
+
+Sources: drivers and ports, QEMU 7.2 `device-list-properties` and hw/usb; ports that libvirt counts,
+`virDomainUSBAddressControllerModelToPorts` (conf/domain_addr.c); limits of (type, version),
+`libxl__device_usbctrl_setdefault` (tools/libs/light/libxl_usb.c); paravirtual names, the discussions on
+xen-devel and libvir-list in 2014.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from translator.topology import Hypervisor, Kind, Type
+
+Speed = Literal["low", "full", "high", "super"]
+SLOW: tuple[Speed, ...] = ("low", "full")
+UP_TO_HIGH: tuple[Speed, ...] = ("low", "full", "high")
+ALL: tuple[Speed, ...] = ("low", "full", "high", "super")
+
+XEN: tuple[Hypervisor, ...] = ("xen",)
+ANY: tuple[Hypervisor, ...] = ("xen", "qemu", "kvm")
+
+
+class ControllerKind(NamedTuple):
+    """Who provides a controller, and which USB generation it is; version is None for type none."""
+
+    type: Type
+    version: int | None
+
+
+class Ports(NamedTuple):
+    """How many ports a model has: the number when none is asked for, and the range that may be asked for."""
+
+    default: int
+    least: int
+    most: int
+
+    @property
+    def fixed(self) -> bool:
+        """Whether there is nothing to choose."""
+        return self.least == self.most
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True):
+    """One row.
+
+    kind         the (type, version) pair
+    interface    what the guest binds its driver to
+    driver       QEMU's device; None where QEMU emulates nothing
+    ports        for PV models, those of layout libxl; a layout may have another default
+    speeds       of the devices that its own ports serve
+    startport    set for a companion: the first of its master's ports that it serves, from 0
+    hotplug      whether QEMU can add it to a running machine
+    hypervisors  where the model exists
+    canonical    whether the pair read backwards gives this row
+    aliases      other names that documents use for it
+    """
+
+    name: str
+    kind: ControllerKind
+    interface: str
+    driver: str | None = None
+    ports: Ports
+    speeds: tuple[Speed, ...]
+    startport: int | None = None
+    hotplug: bool = True
+    hypervisors: tuple[Hypervisor, ...] = ANY
+    canonical: bool = False
+    aliases: tuple[str, ...] = ()
+
+
+def _uhci(name: str, driver: str, *, canonical: bool = False) -> Model:
+    return Model(
+        name=name,
+        kind=ControllerKind("emulated", 1),
+        interface="uhci",
+        driver=driver,
+        ports=Ports(2, 2, 2),
+        speeds=SLOW,
+        canonical=canonical,
+    )
+
+
+def _ich9_companion(number: int, startport: int) -> Model:
+    return Model(
+        name=f"ich9-uhci{number}",
+        kind=ControllerKind("emulated", 1),
+        interface="uhci",
+        driver=f"ich9-usb-uhci{number}",
+        ports=Ports(0, 0, 0),
+        speeds=SLOW,
+        startport=startport,
+        hotplug=False,
+    )
+
+
+def _xhci(name: str, driver: str, *, canonical: bool = False) -> Model:
+    return Model(
+        name=name,
+        kind=ControllerKind("emulated", 3),
+        interface="xhci",
+        driver=driver,
+        ports=Ports(4, 1, 15),
+        speeds=ALL,
+        canonical=canonical,
+    )
+
+
+def _paravirtual(name: str, type: Type, version: int, speeds: tuple[Speed, ...], *aliases: str) -> Model:
+    return Model(
+        name=name,
+        kind=ControllerKind(type, version),
+        interface="pvusb",
+        ports=Ports(8, 1, 31),
+        speeds=speeds,
+        hypervisors=XEN,
+        canonical=True,
+        aliases=aliases,
+    )
+
+
+_ROWS = (
+    _uhci("piix3-uhci", "piix3-usb-uhci", canonical=True),
+    _uhci("piix4-uhci", "piix4-usb-uhci"),
+    _uhci("vt82c686b-uhci", "vt82c686b-usb-uhci"),
+    Model(
+        name="pci-ohci",
+        kind=ControllerKind("emulated", 1),
+        interface="ohci",
+        driver="pci-ohci",
+        ports=Ports(3, 3, 3),
+        speeds=SLOW,
+        hotplug=False,
+    ),
+    Model(
+        name="ehci",
+        kind=ControllerKind("emulated", 2),
+        interface="ehci",
+        driver="usb-ehci",
+        ports=Ports(6, 6, 6),
+        speeds=("high",),
+        canonical=True,
+    ),
+    Model(
+        name="ich9-ehci1",
+        kind=ControllerKind("emulated", 2),
+        interface="ehci",
+        driver="ich9-usb-ehci1",
+        ports=Ports(6, 6, 6),
+        speeds=("high",),
+        hotplug=False,
+    ),
+    _ich9_companion(1, 0),
+    _ich9_companion(2, 2),
+    _ich9_companion(3, 4),
+    _ich9_companion(4, 0),
+    _ich9_companion(5, 2),
+    _ich9_companion(6, 4),
+    _xhci("nec-xhci", "nec-usb-xhci", canonical=True),
+    _xhci("qemu-xhci", "qemu-xhci"),
+    _paravirtual("qusb1", "qusb", 1, SLOW),
+    _paravirtual("qusb2", "qusb", 2, UP_TO_HIGH),
+    _paravirtual("xenusb1", "pv", 1, SLOW, "pvusb-v1", "xenpvusb1"),
+    _paravirtual("xenusb2", "pv", 2, UP_TO_HIGH, "pvusb-v2", "xenpvusb2"),
+    _paravirtual("xenusb3", "pv", 3, ALL, "pvusb-v3", "xenpvusb3"),
+    Model(
+        name="none",
+        kind=ControllerKind("none", None),
+        interface="none",
+        ports=Ports(0, 0, 0),
+        speeds=(),
+        canonical=True,
+    ),
+)
+
+MODELS: dict[str, Model] = {row.name: row for row in _ROWS}
+NAMES: dict[str, Model] = {name: row for row in _ROWS for name in (row.name, *row.aliases)}
+CANONICAL: dict[ControllerKind, Model] = {row.kind: row for row in _ROWS if row.canonical}
+DRIVERS: dict[str, Model] = {row.driver: row for row in _ROWS if row.driver}
+
+
+class Machine(msgspec.Struct, frozen=True, kw_only=True):
+    """What libvirt does about USB on one machine type of QEMU.
+
+    modelless  the model of a `<controller type='usb'>` that names none; None where USB means nothing
+    default    the model of the controller that a domain gets without asking for one; None: it gets none
+    """
+
+    modelless: str | None
+    default: str | None
+
+
+_MACHINES = (
+    ("pc-q35", Machine(modelless="piix3-uhci", default="qemu-xhci")),
+    ("q35", Machine(modelless="piix3-uhci", default="qemu-xhci")),
+    ("pc", Machine(modelless="piix3-uhci", default="piix3-uhci")),
+    ("pseries", Machine(modelless="pci-ohci", default="pci-ohci")),
+    ("virt", Machine(modelless="qemu-xhci", default=None)),
+    ("s390", Machine(modelless=None, default=None)),
+)
+_OTHER_MACHINE = Machine(modelless="piix3-uhci", default=None)
+
+
+def machine_row(name: str) -> Machine:
+    """Return the row of a machine type; versioned names (`pc-q35-7.2`) begin with their type's."""
+    return next((row for prefix, row in _MACHINES if name.startswith(prefix)), _OTHER_MACHINE)
+
+
+class DeviceKind(msgspec.Struct, frozen=True, kw_only=True):
+    """One kind of USB device.
+
+    driver   QEMU's device
+    speeds   those that it can run at; empty for a host's device, whose speed only the host knows
+    ports    how many a hub offers
+    """
+
+    kind: Kind
+    driver: str
+    speeds: tuple[Speed, ...]
+    ports: int = 0
+
+
+# Source: usb_desc of each driver in QEMU 7.2 (hw/usb/dev-*.c): which of .full, .high and .super it fills.
+DEVICE_KINDS: dict[Kind, DeviceKind] = {
+    row.kind: row
+    for row in (
+        DeviceKind(kind="hub", driver="usb-hub", speeds=("full",), ports=8),
+        DeviceKind(kind="hostdev", driver="usb-host", speeds=()),
+        DeviceKind(kind="tablet", driver="usb-tablet", speeds=("full", "high")),
+        DeviceKind(kind="mouse", driver="usb-mouse", speeds=("full", "high")),
+        DeviceKind(kind="keyboard", driver="usb-kbd", speeds=("full", "high")),
+    )
+}
+DEVICE_DRIVERS: dict[str, DeviceKind] = {row.driver: row for row in DEVICE_KINDS.values()}

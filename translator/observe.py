@@ -1,0 +1,290 @@
+"""A host becomes a `Topology`: what xenstore and QEMU say of one domain, read back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from translator.errors import HostError
+from translator.layouts import layout_named
+from translator.models import CANONICAL, DEVICE_DRIVERS, DRIVERS, ControllerKind
+from translator.parse import XEN_MACHINES
+from translator.topology import (
+    PRIMARY,
+    Companion,
+    Controller,
+    Device,
+    DeviceModel,
+    DomainIdentity,
+    HostDevice,
+    Topology,
+    port_key,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from translator.host import Host
+    from translator.hosts.qmp import QomDevice
+    from translator.layouts import ControllerRecord, Layout
+    from translator.topology import Guest
+    from translator.topology import Layout as LayoutName
+
+# What QEMU is asked of a device beyond its place: a choice of ports, a companion's master, a host device's name.
+_PROPERTIES: dict[str, tuple[str, ...]] = {
+    **{driver: ("p2",) for driver, row in DRIVERS.items() if not row.ports.fixed},
+    **{driver: ("masterbus", "firstport") for driver, row in DRIVERS.items() if row.startport is not None},
+    "usb-host": ("hostbus", "hostaddr", "hostport", "vendorid", "productid"),
+}
+
+_GUESTS: dict[str, Guest] = {"hvm": "hvm", "pv": "pv", "pvh": "pvh"}
+
+
+class Observation(NamedTuple):
+    """What was seen.
+
+    `lacking` are ids of steps whose effect is not there although another part of the same controller or device
+    is: a record that QEMU has no device for, or a device that no record tells of.
+    `states` are a PV controller's backend and frontend states (XenbusState), by index.
+    """
+
+    topology: Topology
+    lacking: frozenset[str]
+    states: Mapping[int, tuple[int | None, int | None]]
+
+
+async def observe(
+    host: Host, *, domid: int | None, layout: LayoutName | None = None, expect_qmp: bool = False
+) -> Observation:
+    """Return what a running domain has.
+
+    Args:
+        domid: a Xen domain's id; None for a QEMU that no xenstore knows of.
+        layout: where the records live; libxl for a Xen domain if None.
+        expect_qmp: whether a monitor that cannot be reached is an error although no record points at QEMU.
+
+    Raises:
+        HostError: the host cannot be reached, or has no such domain.
+    """
+    reader = _Reader(host, domid, layout_named(layout or ("qemu" if domid is None else "libxl")))
+    return await reader.read(expect_qmp)
+
+
+class _Reader:
+    def __init__(self, host: Host, domid: int | None, layout: Layout) -> None:
+        self.host = host
+        self.domid = domid
+        self.layout = layout
+        self.lacking: set[str] = set()
+
+    async def read(self, expect_qmp: bool) -> Observation:
+        identity = await self.identity()
+        records = await self.records()
+        emulated = any(record.type == "emulated" for record in records)
+        found: tuple[QomDevice, ...] = ()
+        if emulated or expect_qmp or self.domid is None or PRIMARY in self.host.qmp_paths:
+            found = await (await self.host.qmp(PRIMARY, self.domid)).devices(_PROPERTIES)
+        by_index = {record.index: record for record in records}
+        names: dict[str, int] = {}
+        controllers = []
+        for device in found:
+            if device.driver in DRIVERS and device.id is not None and "masterbus" not in device.properties:
+                index = self.layout.controller_index(device.id)
+                if index is not None:
+                    names[device.id] = index
+        for record in records:
+            if record.type != "emulated":
+                controllers.append(_paravirtual(record))
+        seen = {names[device.id]: device for device in found if device.id in names}
+        for index in sorted(seen.keys() | {record.index for record in records if record.type == "emulated"}):
+            controllers.append(self.emulated(index, by_index.get(index), seen.get(index), found))
+        topology = Topology(
+            domain=identity,
+            layout=self.layout.name,
+            device_models=(DeviceModel(name=PRIMARY),),
+            controllers=tuple(sorted(controllers, key=lambda controller: controller.index)),
+            devices=tuple(
+                sorted(
+                    self.devices(records, found, names),
+                    key=lambda device: (device.controller, port_key(device.port)),
+                )
+            ),
+        )
+        states = {
+            record.index: (record.state, record.frontend_state) for record in records if record.type != "emulated"
+        }
+        return Observation(topology, frozenset(self.lacking), states)
+
+    async def identity(self) -> DomainIdentity:
+        if self.domid is None:
+            qmp = await self.host.qmp(PRIMARY)
+            name = await qmp.execute("query-name")
+            uuid = await qmp.execute("query-uuid")
+            machine = await qmp.execute("qom-get", {"path": "/machine", "property": "type"})
+            target = await qmp.execute("query-target")
+            return DomainIdentity(
+                name=str(name.get("name", "")) if isinstance(name, dict) else "",
+                uuid=str(uuid["UUID"]) if isinstance(uuid, dict) else None,
+                hypervisor="qemu",
+                guest="hvm",
+                arch=str(target["arch"]) if isinstance(target, dict) else "",
+                machine=str(machine).removesuffix("-machine"),
+                domid=None,
+            )
+        xenstore = await self.host.xenstore()
+        name = await xenstore.read(f"/local/domain/{self.domid}/name")
+        if name is None:
+            raise HostError("T403", f"there is no domain {self.domid}", "see `xl list` for those that run")
+        vm = await xenstore.read(f"/local/domain/{self.domid}/vm")
+        guest = _GUESTS.get(await xenstore.read(f"/libxl/{self.domid}/type") or "", "hvm")
+        return DomainIdentity(
+            name=name,
+            uuid=vm.removeprefix("/vm/") if vm else None,
+            hypervisor="xen",
+            guest=guest,
+            arch="x86_64",
+            machine=XEN_MACHINES[guest],
+            domid=self.domid,
+        )
+
+    async def records(self) -> tuple[ControllerRecord, ...]:
+        root = self.layout.record_root(self.domid) if self.domid is not None else None
+        if self.domid is None or root is None:
+            return ()
+        xenstore = await self.host.xenstore()
+        nodes = await xenstore.tree(root)
+        for further in self.layout.further_roots(self.domid, nodes):
+            nodes = nodes | await xenstore.tree(further)
+        return self.layout.read_controllers(self.domid, nodes)
+
+    def emulated(
+        self, index: int, record: ControllerRecord | None, device: QomDevice | None, found: Iterable[QomDevice]
+    ) -> Controller:
+        """Put together what the record and QEMU say of one controller, and note what either does not."""
+        if device is not None:
+            row = DRIVERS[device.driver]
+            if record is None and self.domid is not None:
+                self.lacking.add(f"controller:usb:{index}:record")
+        else:
+            assert record is not None, "seen in one of the two"
+            row = CANONICAL[ControllerKind("emulated", record.version)]
+            self.lacking.add(f"controller:usb:{index}")
+        ports = record.ports if record else row.ports.default
+        if device is not None and isinstance(device.properties.get("p2"), int):
+            ports = msgspec.convert(device.properties["p2"], int)
+        id = device.id if device else self.layout.controller_id(index, None)
+        companions = [
+            Companion(
+                model=DRIVERS[one.driver].name,
+                driver=one.driver,
+                startport=msgspec.convert(one.properties.get("firstport", 0), int),
+                pci=None,
+                properties={},
+                source=None,
+            )
+            for one in found
+            if one.driver in DRIVERS and one.properties.get("masterbus") == f"{id}.0"
+        ]
+        return Controller(
+            family="usb",
+            index=index,
+            model=row.name,
+            type="emulated",
+            version=row.kind.version,
+            interface=row.interface,
+            ports=ports,
+            id=id,
+            driver=row.driver,
+            device_model=PRIMARY,
+            backend=None,
+            companions=tuple(sorted(companions, key=lambda companion: companion.startport)),
+            pci=None,
+            properties={},
+            implicit=False,
+            source=None,
+        )
+
+    def devices(
+        self, records: Iterable[ControllerRecord], found: Iterable[QomDevice], names: Mapping[str, int]
+    ) -> Iterable[Device]:
+        given = {(record.index, port): path for record in records for port, path in record.devices.items()}
+        emulated = {record.index for record in records if record.type == "emulated"}
+        known = {device.path: device for device in self.host.sysfs.usb_devices()} if given or found else {}
+        for device in found:
+            controller = names.get((device.parent_bus or "").rpartition("/")[2].removesuffix(".0"))
+            if device.driver not in DEVICE_DRIVERS or controller is None or not device.port:
+                continue
+            row = DEVICE_DRIVERS[device.driver]
+            path = given.pop((controller, device.port), None)
+            host = None
+            if row.kind == "hostdev":
+                host = known.get(path) or _host_device(device, known.values(), path)
+                if path is None and self.domid is not None:
+                    self.lacking.add(f"device:usb:{controller}:{device.port}:record")
+            yield Device(
+                family="usb",
+                kind=row.kind,
+                id=device.id,
+                driver=device.driver,
+                controller=controller,
+                port=device.port,
+                host=host,
+                properties={},
+                implicit=False,
+                source=None,
+            )
+        for (controller, port), path in given.items():
+            if controller in emulated:
+                self.lacking.add(f"device:usb:{controller}:{port}")
+            yield Device(
+                family="usb",
+                kind="hostdev",
+                id=None,
+                driver=None,
+                controller=controller,
+                port=port,
+                host=known.get(path) or HostDevice(path=path),
+                properties={},
+                implicit=False,
+                source=None,
+            )
+
+
+def _paravirtual(record: ControllerRecord) -> Controller:
+    row = CANONICAL[ControllerKind(record.type, record.version)]
+    return Controller(
+        family="usb",
+        index=record.index,
+        model=row.name,
+        type=record.type,
+        version=record.version,
+        interface=row.interface,
+        ports=record.ports,
+        id=None,
+        driver=None,
+        device_model=None,
+        backend=record.backend,
+        companions=(),
+        pci=None,
+        properties={},
+        implicit=False,
+        source=None,
+    )
+
+
+def _host_device(device: QomDevice, known: Iterable[HostDevice], path: str | None) -> HostDevice:
+    """Return which host device a `usb-host` stands for, completed from sysfs where that has it."""
+    numbers = {
+        name: msgspec.convert(device.properties.get(property) or 0, int) or None
+        for name, property in (
+            ("bus", "hostbus"),
+            ("device", "hostaddr"),
+            ("vendor", "vendorid"),
+            ("product", "productid"),
+        )
+    }
+    fitting = [
+        found for found in known if all(value in (None, getattr(found, name)) for name, value in numbers.items())
+    ]
+    return fitting[0] if len(fitting) == 1 else HostDevice(**numbers, path=path)

@@ -1,0 +1,360 @@
+"""What will be done: a topology, the ordered steps that bring it about, and their JSON form.
+
+A step is one action and, as data, the action that takes it back; rollback is derived from the plan and
+never written a second time. An action is one of
+
+    QmpCommand    a command for one QEMU                                  target `qmp`
+    Transaction   xenstore operations that are committed together         target `xenstore`
+    Wait          a xenstore node that must come to have one of several values    target `wait`
+    SysfsWrites   writes to files below /sys                              target `sysfs`
+
+Placeholders stand in a plan for what only a host knows; `bind` puts the facts in their place:
+
+    ${domid}                  the domain's id
+    ${backend_domid:NAME}     the id of the backend domain NAME
+    ${hostdev:SELECTOR:FACT}  FACT (bus, device, path, node) of the host device that SELECTOR names
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from translator.errors import Diagnostic, PlanError, Severity, Source
+from translator.topology import (
+    Controller,
+    Device,
+    DeviceModel,
+    DomainIdentity,
+    HostDevice,
+    Layout,
+    Topology,
+    Untranslated,
+    Value,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+FORMAT = "translator-plan/1"
+
+Stage = Literal["launch", "attach"]
+Target = Literal["qmp", "xenstore", "wait", "sysfs"]
+Op = Literal["write", "mkdir", "rm", "rm-empty", "expect", "expect-absent"]
+
+
+class XenstoreOp(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One operation of a transaction.
+
+    write          set `value`; `permissions` are set too when given
+    mkdir          create an empty node where there is none; `permissions` are set too when given
+    rm             remove the node and everything below it; an absent node is fine
+    rm-empty       remove the node if it exists and has neither children nor a value
+    expect         fail unless the node exists and, when `value` is given, has it
+    expect-absent  fail if the node exists
+
+    `permissions` are as `xenstore-ls -p` prints them, the owner first: `("n7", "r0")`. `why` is, for the
+    two guards, what to tell the reader when they fail.
+    """
+
+    op: Op
+    path: str
+    value: str | None = None
+    permissions: tuple[str, ...] | None = None
+    why: str | None = None
+
+
+class QmpCommand(msgspec.Struct, frozen=True):
+    """`execute` with `arguments`, exactly what goes on the wire."""
+
+    execute: str
+    arguments: dict[str, Value]
+
+
+class Wait(msgspec.Struct, frozen=True):
+    """Wait until the node `path` has one of `values`; `timeout_s` is the longest wait, in seconds."""
+
+    path: str
+    values: tuple[str, ...]
+    timeout_s: int
+
+
+class Transaction(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Operations that take effect together or not at all.
+
+    `wait`, in an undo, is the answer that a backend owes; when it does not come in time, the undo goes on
+    all the same.
+    """
+
+    transaction: tuple[XenstoreOp, ...]
+    wait: Wait | None = None
+
+
+class SysfsWrite(msgspec.Struct, frozen=True):
+    """Write `value` to the file `path`, which begins with /sys."""
+
+    path: str
+    value: str
+
+
+class SysfsWrites(msgspec.Struct, frozen=True):
+    """Writes in order."""
+
+    writes: tuple[SysfsWrite, ...]
+
+
+Action = QmpCommand | Transaction | Wait | SysfsWrites
+TARGETS: Mapping[type[Action], Target] = {
+    QmpCommand: "qmp",
+    Transaction: "xenstore",
+    Wait: "wait",
+    SysfsWrites: "sysfs",
+}
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """One action with its reverse, its reason and the element that asked for it.
+
+    `id` is `controller:FAMILY:INDEX` or `device:FAMILY:INDEX:PORT`, with `:PART` behind it for all but the
+    subject's main step. `undo` is None only with an `undo_reason`.
+    """
+
+    id: str
+    stage: Stage
+    device_model: str | None
+    action: Action
+    undo: Action | None
+    undo_reason: str | None
+    why: str
+    source: Source | None
+
+    @property
+    def target(self) -> Target:
+        """Which part of the host carries the step out."""
+        return TARGETS[type(self.action)]
+
+    @property
+    def subject(self) -> str:
+        """The id of the controller or device that the step serves, without its part."""
+        parts = self.id.split(":")
+        return ":".join(parts[: 3 if parts[0] == "controller" else 4])
+
+    @property
+    def launch_words(self) -> tuple[str, str]:
+        """The step as words of QEMU's command line: `-device` and its JSON."""
+        assert isinstance(self.action, QmpCommand), "only QEMU has a launch stage"
+        return "-device", msgspec.json.encode(self.action.arguments).decode()
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """A topology and the steps that bring it about, in order."""
+
+    topology: Topology
+    steps: tuple[Step, ...]
+    untranslated: tuple[Untranslated, ...] = ()
+    diagnostics: tuple[Diagnostic, ...] = ()
+
+    def to_json(self) -> str:
+        """Return the contract's JSON: keys in its order, two-space indent, one trailing newline."""
+        return _to_text(_to_wire(self))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Plan:
+        """Read what `to_json` wrote.
+
+        Raises:
+            PlanError: the text is not JSON, of another format, or lacks something; the message has the path.
+        """
+        try:
+            head = msgspec.json.decode(text, type=_WireHead)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise _damaged(f"this is not a plan: {error}") from error
+        if head.format != FORMAT:
+            raise _damaged(f"the plan's format is {head.format!r}, and this version reads {FORMAT!r}")
+        try:
+            return _from_wire(msgspec.json.decode(text, type=_WirePlan))
+        except msgspec.DecodeError as error:
+            raise _damaged(f"the plan is damaged: {error}") from error
+
+    def bind(
+        self,
+        *,
+        domid: int | None = None,
+        backends: Mapping[str, int] | None = None,
+        hostdevs: Mapping[str, HostDevice] | None = None,
+    ) -> Plan:
+        """Return the plan with its placeholders replaced by a host's facts; those not given stay.
+
+        `hostdevs` maps a selector (`1.8`, `046d:c52b`) to the device that it names, complete with its path.
+        """
+        facts: dict[str, str] = {}
+        if domid is not None:
+            facts["domid"] = str(domid)
+        for name, backend in (backends or {}).items():
+            facts[f"backend_domid:{name}"] = str(backend)
+        for selector, found in (hostdevs or {}).items():
+            facts |= {
+                f"hostdev:{selector}:bus": str(found.bus),
+                f"hostdev:{selector}:device": str(found.device),
+                f"hostdev:{selector}:path": str(found.path),
+                f"hostdev:{selector}:node": found.node,
+            }
+        bound = _from_wire(msgspec.convert(_substitute(msgspec.to_builtins(_to_wire(self)), facts), _WirePlan))
+        topology = bound.topology
+        identity = topology.domain
+        if domid is not None:
+            identity = msgspec.structs.replace(identity, domid=domid)
+        controllers = tuple(
+            msgspec.structs.replace(controller, backend=backends[controller.backend])
+            if backends and isinstance(controller.backend, str) and controller.backend in backends
+            else controller
+            for controller in topology.controllers
+        )
+        devices = tuple(
+            msgspec.structs.replace(device, host=hostdevs[device.host.selector])
+            if hostdevs and device.host and device.host.selector in hostdevs
+            else device
+            for device in topology.devices
+        )
+        topology = msgspec.structs.replace(topology, domain=identity, controllers=controllers, devices=devices)
+        return msgspec.structs.replace(bound, topology=topology)
+
+    def placeholders(self) -> tuple[str, ...]:
+        """Return what the plan still needs to know of its host, sorted: `domid`, `hostdev:1.8:path`, …"""
+        return tuple(sorted(set(PLACEHOLDER.findall(self.to_json()))))
+
+
+PLACEHOLDER = re.compile(r"\$\{([^}]*)\}")
+
+
+def _substitute(value: Any, facts: Mapping[str, str]) -> Any:
+    if isinstance(value, str):
+        return PLACEHOLDER.sub(lambda match: facts.get(match[1], match[0]), value) if "${" in value else value
+    if isinstance(value, (list, tuple)):
+        return [_substitute(item, facts) for item in value]
+    if isinstance(value, dict):
+        return {key: _substitute(item, facts) for key, item in value.items()}
+    return value
+
+
+def _damaged(message: str) -> PlanError:
+    return PlanError([Diagnostic(code="T110", message=message, help="make it again with: translator plan")])
+
+
+# The wire: the contract lays a step's action flat into the step, whose `target` tells which action it is. An
+# undo has no target of its own; its first key tells.
+
+_ACTIONS: Mapping[Target, type[Action]] = {target: kind for kind, target in TARGETS.items()}
+_UNDO_KEYS: Mapping[str, type[Action]] = {kind.__struct_fields__[0]: kind for kind in TARGETS}
+
+
+class _WireStep(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    stage: Stage
+    target: Target
+    device_model: str | None = None
+    undo: dict[str, Any] | None = None
+    undo_reason: str | None = None
+    why: str
+    source: Source | None = None
+
+
+class _WireDiagnostic(msgspec.Struct, frozen=True, kw_only=True):
+    code: str
+    severity: Severity
+    message: str
+    help: str | None
+    line: int | None
+    column: int | None
+    element: str | None
+
+
+class _WireHead(msgspec.Struct, frozen=True):
+    format: str
+
+
+class _WirePlan(msgspec.Struct, frozen=True, kw_only=True):
+    format: str
+    domain: DomainIdentity
+    layout: Layout
+    device_models: tuple[DeviceModel, ...]
+    controllers: tuple[Controller, ...]
+    devices: tuple[Device, ...]
+    steps: tuple[dict[str, Any], ...]
+    untranslated: tuple[Untranslated, ...]
+    diagnostics: tuple[_WireDiagnostic, ...]
+
+
+def _step_to_wire(step: Step) -> dict[str, Any]:
+    wire: dict[str, Any] = {
+        "id": step.id,
+        "stage": step.stage,
+        "target": step.target,
+        "device_model": step.device_model,
+        **msgspec.to_builtins(step.action),
+        "undo": step.undo,
+    }
+    if step.undo_reason is not None:
+        wire["undo_reason"] = step.undo_reason
+    return wire | {"why": step.why, "source": step.source}
+
+
+def _step_from_wire(wire: dict[str, Any]) -> Step:
+    head = msgspec.convert(wire, _WireStep)
+    undo: Action | None = None
+    if head.undo is not None:
+        kind = next((_UNDO_KEYS[key] for key in head.undo if key in _UNDO_KEYS), None)
+        if kind is None:
+            raise msgspec.ValidationError(f"the undo of step {head.id!r} is no action")
+        undo = msgspec.convert(head.undo, kind)
+    return Step(
+        id=head.id,
+        stage=head.stage,
+        device_model=head.device_model,
+        action=msgspec.convert(wire, _ACTIONS[head.target]),
+        undo=undo,
+        undo_reason=head.undo_reason,
+        why=head.why,
+        source=head.source,
+    )
+
+
+def _to_wire(plan: Plan) -> _WirePlan:
+    topology = plan.topology
+    return _WirePlan(
+        format=FORMAT,
+        domain=topology.domain,
+        layout=topology.layout,
+        device_models=topology.device_models,
+        controllers=topology.controllers,
+        devices=topology.devices,
+        steps=tuple(_step_to_wire(step) for step in plan.steps),
+        untranslated=plan.untranslated,
+        diagnostics=tuple(
+            _WireDiagnostic(
+                **{name: getattr(found, name) for name in _WireDiagnostic.__struct_fields__},
+            )
+            for found in plan.diagnostics
+        ),
+    )
+
+
+def _from_wire(wire: _WirePlan) -> Plan:
+    return Plan(
+        topology=Topology(
+            domain=wire.domain,
+            layout=wire.layout,
+            device_models=wire.device_models,
+            controllers=wire.controllers,
+            devices=wire.devices,
+        ),
+        steps=tuple(_step_from_wire(step) for step in wire.steps),
+        untranslated=wire.untranslated,
+        diagnostics=tuple(Diagnostic(**msgspec.structs.asdict(found)) for found in wire.diagnostics),
+    )
+
+
+def _to_text(wire: msgspec.Struct) -> str:
+    return msgspec.json.format(msgspec.json.encode(wire), indent=2).decode() + "\n"

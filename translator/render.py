@@ -1,0 +1,172 @@
+"""Plans for people and for other programs' input: text, xenstore tree, QMP lines, QEMU's command line."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import TYPE_CHECKING
+
+from translator.plan import Action, Plan, QmpCommand, SysfsWrites, Transaction, Wait
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from translator.plan import XenstoreOp
+    from translator.topology import Controller, Device, Topology
+
+
+def text(plan: Plan) -> str:
+    """Return the topology as a tree, then the steps with their reasons."""
+    lines = [*_tree(plan.topology)]
+    for stage, title in (("launch", "on QEMU's command line"), ("attach", "on the running domain")):
+        steps = [step for step in plan.steps if step.stage == stage]
+        if steps:
+            lines += ["", f"{len(steps)} step{'s' if len(steps) > 1 else ''} {title}"]
+        for number, step in enumerate(steps, 1):
+            where = f"  (line {step.source.line})" if step.source else ""
+            lines.append(f"{number:3}  {step.target:8}  {step.id}{where}")
+            lines.append(f"     {step.why}")
+            lines += (f"       {line}" for line in _action(step.action))
+    if plan.untranslated:
+        lines += ["", "not translated"]
+        lines += (f"  {one.element}  (line {one.source.line})" for one in plan.untranslated)
+    return "\n".join(lines) + "\n"
+
+
+def xenstore(plan: Plan) -> str:
+    """Return what `xenstore-ls -fp` would print of the plan's nodes once all its transactions are committed."""
+    values: dict[str, str] = {}
+    permissions: dict[str, tuple[str, ...]] = {}
+    for step in plan.steps:
+        if isinstance(step.action, Transaction):
+            for operation in step.action.transaction:
+                if operation.op in ("write", "mkdir"):
+                    new = "" if operation.op == "mkdir" else (operation.value or "")
+                    values[operation.path] = new if operation.op == "write" else values.get(operation.path, new)
+                    if operation.permissions:
+                        permissions[operation.path] = operation.permissions
+    return "".join(
+        f'{path} = "{values[path]}"   ({",".join(permissions.get(path, ()))})\n'
+        for path in sorted(values, key=lambda path: path.split("/"))
+    )
+
+
+def qmp(plan: Plan) -> str:
+    """Return the commands of the attach stage as they go over the wire, one a line."""
+    return "".join(
+        json.dumps({"execute": step.action.execute, "arguments": step.action.arguments}) + "\n"
+        for step in plan.steps
+        if step.stage == "attach" and isinstance(step.action, QmpCommand)
+    )
+
+
+def qemu_args(plan: Plan) -> str:
+    """Return the launch stage as words for a shell, an option a line."""
+    return "".join(shlex.join(step.launch_words) + "\n" for step in plan.steps if step.stage == "launch")
+
+
+FORMATS: Mapping[str, Callable[[Plan], str]] = {
+    "text": text,
+    "json": Plan.to_json,
+    "xenstore": xenstore,
+    "qmp": qmp,
+    "qemu-args": qemu_args,
+}
+
+
+def _tree(topology: Topology) -> Iterable[str]:
+    domain = topology.domain
+    domid = f", domid {domain.domid}" if domain.domid is not None else ""
+    machine = (
+        f"{domain.guest}, {domain.machine}" if domain.hypervisor == "xen" else f"{domain.arch}, {domain.machine}"
+    )
+    yield f"{domain.name}  {domain.hypervisor} ({machine}){domid}"
+    for number, controller in enumerate(topology.controllers):
+        last = number == len(topology.controllers) - 1
+        yield f"{'└─' if last else '├─'} {_controller(controller)}"
+        indent = "   " if last else "│  "
+        for companion in controller.companions:
+            yield f"{indent}with {companion.model} from port {companion.startport + 1} on"
+        devices = [device for device in topology.devices if device.controller == controller.index]
+        yield from (indent + line for line in _ports(devices))
+
+
+def _ports(devices: list[Device]) -> Iterable[str]:
+    """Draw the devices of one controller; what hangs on a hub is drawn below it."""
+    by_parent: dict[str, list[Device]] = {}
+    for device in devices:
+        by_parent.setdefault(device.port.rpartition(".")[0], []).append(device)
+
+    def level(parent: str, indent: str) -> Iterable[str]:
+        here = by_parent.get(parent, [])
+        for number, device in enumerate(here):
+            last = number == len(here) - 1
+            yield f"{indent}{'└─' if last else '├─'} port {device.port}: {_device(device)}"
+            yield from level(device.port, indent + ("   " if last else "│  "))
+
+    yield from level("", "")
+
+
+def _controller(controller: Controller) -> str:
+    version = f" USB {controller.version}" if controller.version else ""
+    parts = [f"controller {controller.index}: {controller.model}, {controller.type}{version}"]
+    parts.append(f"{controller.ports} ports")
+    if controller.backend is not None:
+        parts.append(f"backend in domain {controller.backend}")
+    if controller.pci:
+        parts.append(f"PCI {controller.pci}")
+    if controller.implicit:
+        parts.append("implicit")
+    return ", ".join(parts) + (f"  [{controller.id}]" if controller.id else "")
+
+
+def _device(device: Device) -> str:
+    parts: list[str] = [device.kind]
+    host = device.host
+    if host:
+        if host.bus is not None and host.device is not None:
+            parts.append(f"{host.bus}.{host.device}")
+        if host.vendor is not None and host.product is not None:
+            parts.append(f"{host.vendor:04x}:{host.product:04x}")
+        if host.path is not None:
+            parts.append(f"at host port {host.path}")
+    if device.implicit:
+        parts.append("implicit")
+    return " ".join(parts) + (f"  [{device.id}]" if device.id else "")
+
+
+def _action(action: Action) -> Iterable[str]:
+    match action:
+        case QmpCommand(command, arguments):
+            yield f"{command} {json.dumps(arguments)}"
+        case Transaction(operations):
+            yield from _operations(operations)
+        case Wait(path, values, timeout_s):
+            yield f"{path} = {' or '.join(values)}, for at most {timeout_s} s"
+        case SysfsWrites(writes):
+            yield from (f"{write.path} < {write.value}" for write in writes)
+
+
+def _operations(operations: Iterable[XenstoreOp]) -> Iterable[str]:
+    """Draw a transaction; what is written one after the other below one directory stands on one line."""
+    folders: list[str] = []
+    current, line = "", ""
+    for one in operations:
+        folder = max((path for path in folders if one.path.startswith(f"{path}/")), key=len, default="")
+        if one.op == "write" and folder:
+            leaf = f"{one.path.removeprefix(f'{folder}/')}={one.value or ''}"
+            if folder == current:
+                line += f" {leaf}" if ": " in line else f": {leaf}"
+                continue
+            yield line
+            current, line = folder, f"write {folder}: {leaf}"
+            continue
+        if line:
+            yield line
+        value = "" if one.value is None else f' = "{one.value}"'
+        permissions = f" ({','.join(one.permissions)})" if one.permissions else ""
+        current, line = "", f"{one.op} {one.path}{value}{permissions}"
+        if one.op == "mkdir":
+            folders.append(one.path)
+            current = one.path
+    yield line

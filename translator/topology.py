@@ -1,0 +1,155 @@
+"""What sits where: every controller, hub and port of one domain, named; nothing implicit is left.
+
+A topology is what `resolve` makes of a document and what `observe` reads off a host, so that diff,
+apply and verify are one comparison of two of them. Field order is the contract's JSON key order.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from translator.errors import Source
+
+Hypervisor = Literal["xen", "qemu", "kvm"]
+Guest = Literal["hvm", "pv", "pvh"]
+Type = Literal["emulated", "pv", "qusb", "none"]
+Kind = Literal[
+    "hostdev", "redirdev", "tablet", "mouse", "keyboard", "hub", "disk", "smartcard", "sound", "serial", "net"
+]
+Family = Literal["usb"]
+Layout = Literal["libxl", "rfc7", "qemu"]
+
+PRIMARY = "primary"  # the device model that every domain has
+
+# What goes over QMP: any JSON value; a device's properties are flat, but what QEMU answers nests.
+Value = str | int | bool | list[Any] | dict[str, Any] | None
+
+
+class DomainIdentity(msgspec.Struct, frozen=True, kw_only=True):
+    """Which guest this is about. `domid` is None until the plan is bound to a running Xen domain."""
+
+    name: str
+    uuid: str | None
+    hypervisor: Hypervisor
+    guest: Guest
+    arch: str
+    machine: str
+    domid: int | None
+
+
+class DeviceModel(msgspec.Struct, frozen=True, kw_only=True):
+    """One QEMU process; `pci`, `mmio` and `pio` list what it claims when a domain has several."""
+
+    name: str
+    emulator: str | None = None
+    qmp: str | None = None
+    pci: tuple[dict[str, int], ...] = ()
+    mmio: tuple[dict[str, int], ...] = ()
+    pio: tuple[dict[str, int], ...] = ()
+
+
+class Companion(msgspec.Struct, frozen=True, kw_only=True):
+    """A controller that serves the slower devices of its master's ports from `startport` (0-based) on."""
+
+    model: str
+    driver: str
+    startport: int
+    pci: str | None
+    properties: dict[str, Value]
+    source: Source | None
+
+
+class Controller(msgspec.Struct, frozen=True, kw_only=True):
+    """One controller.
+
+    `index` is libvirt's (and libxl's devid); `version` is the USB generation, None for type none;
+    `id` is its name in QEMU, None where QEMU has no device for it; `backend` is the domain that
+    serves a PV controller (a domid, or a name while unresolved); `pci` is `DDDD:BB:SS.F`, None where QEMU
+    chooses; `properties` are the QEMU properties beyond identity and place, in QEMU's order.
+    """
+
+    family: Family
+    index: int
+    model: str
+    type: Type
+    version: int | None
+    interface: str
+    ports: int
+    id: str | None
+    driver: str | None
+    device_model: str | None
+    backend: int | str | None
+    companions: tuple[Companion, ...]
+    pci: str | None
+    properties: dict[str, Value]
+    implicit: bool
+    source: Source | None
+
+
+class HostDevice(msgspec.Struct, frozen=True, kw_only=True):
+    """How a host's USB device is named: by bus and device number, by vendor and product, or by both.
+
+    `path` is the host port path (sysfs' name of the device, `1-1.2`); None until a host was asked.
+    """
+
+    bus: int | None = None
+    device: int | None = None
+    vendor: int | None = None
+    product: int | None = None
+    path: str | None = None
+
+    @property
+    def selector(self) -> str:
+        """`1.8` (bus and device), `1-1.2` (host port path) or `046d:c52b` (vendor and product), as typed."""
+        if self.device is None and self.path is not None:
+            return self.path
+        if self.bus is not None and self.device is not None:
+            return f"{self.bus}.{self.device}"
+        return f"{self.vendor or 0:04x}:{self.product or 0:04x}"
+
+    @property
+    def node(self) -> str:
+        """The device's character device, as libvirt names it to QEMU."""
+        return f"/dev/bus/usb/{self.bus:03d}/{self.device:03d}"
+
+
+class Device(msgspec.Struct, frozen=True, kw_only=True):
+    """One device on port `port` (dotted, from 1) of controller `controller`.
+
+    `properties` are the QEMU properties that it has beyond its place and identity, in QEMU's order.
+    """
+
+    family: Family
+    kind: Kind
+    id: str | None
+    driver: str | None
+    controller: int
+    port: str
+    host: HostDevice | None
+    properties: dict[str, Value]
+    implicit: bool
+    source: Source | None
+
+
+class Untranslated(msgspec.Struct, frozen=True):
+    """An element of the document that no step comes from."""
+
+    element: str
+    source: Source
+
+
+class Topology(msgspec.Struct, frozen=True, kw_only=True):
+    """Controllers by index, devices by controller and port."""
+
+    domain: DomainIdentity
+    layout: Layout
+    device_models: tuple[DeviceModel, ...]
+    controllers: tuple[Controller, ...]
+    devices: tuple[Device, ...]
+
+
+def port_key(port: str) -> tuple[int, ...]:
+    """Return the sort key of a dotted port, so that 2 comes before 10 and 1.2 after 1."""
+    return tuple(int(part) for part in port.split("."))
