@@ -1,0 +1,432 @@
+"""Plans carried out on real servers, and on the sandbox: what the store and QEMU hold afterwards.
+
+Every scenario runs on each xenstored with a real QEMU, and on the sandbox, which has to be told apart from
+them by nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import subprocess
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import pytest
+
+import translator
+from tests.conftest import FIXTURES
+from tests.servers import Backend, CXenStored, OxenStored, Qemu, make_domain, require
+from translator import render
+from translator.errors import HostError, RollbackError
+from translator.hosts.qmp import Qmp
+from translator.hosts.sandbox import Sandbox
+from translator.hosts.sysfs import Sysfs
+from translator.hosts.xenstore import Xenstore
+from translator.plan import XenstoreOp
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Iterator
+    from pathlib import Path
+
+    from translator.apply import Applied
+
+DOMID = 8
+SERVERS = {"oxenstored": OxenStored, "xenstored": CXenStored}
+
+
+class Bench(NamedTuple):
+    """A host with domain 8 on it, from the outside."""
+
+    xenstore: str
+    qmp: str
+    sysfs: Path
+    timeout_s: float = 5
+
+    def host(self) -> translator.Host:
+        return translator.Host(xenstore=self.xenstore, qmp=self.qmp, sysfs=self.sysfs, timeout_s=self.timeout_s)
+
+    async def apply(self, plan: translator.Plan, **options: Any) -> Applied:
+        async with self.host() as host:
+            return await host.apply(plan, **options)
+
+    async def observe(self) -> translator.Topology:
+        async with self.host() as host:
+            return await host.observe(domid=DOMID)
+
+    async def nodes(self) -> dict[str, tuple[str, tuple[str, ...]]]:
+        """Return the whole store: value and permissions by path."""
+        client = await Xenstore.connect(self.xenstore)
+        try:
+            values = await client.tree("/")
+            return {path: (value, await client.permissions(path) or ()) for path, value in values.items()}
+        finally:
+            await client.close()
+
+    async def devices(self) -> dict[str, str]:
+        """Return QEMU's devices: driver and port by id."""
+        monitor = await Qmp.connect(self.qmp)
+        try:
+            return {one.id or one.path: f"{one.driver} {one.port or ''}".strip() for one in await monitor.devices()}
+        finally:
+            await monitor.close()
+
+    async def qemu(self, command: str, **arguments: Any) -> Any:
+        monitor = await Qmp.connect(self.qmp)
+        try:
+            return await monitor.execute(command, arguments)
+        finally:
+            await monitor.close()
+
+
+def host_devices(root: Path) -> Path:
+    """Make a /sys with three USB devices."""
+    for path, bus, number, vendor, product in (
+        ("1-8", 1, 8, "046d", "c52b"),
+        ("1-9", 1, 9, "0951", "1666"),
+        ("2-1.4", 2, 3, "0951", "1666"),
+    ):
+        folder = root / "bus/usb/devices" / path
+        folder.mkdir(parents=True)
+        for name, value in (("busnum", bus), ("devnum", number), ("idVendor", vendor), ("idProduct", product)):
+            (folder / name).write_text(f"{value}\n")
+    return root
+
+
+BackendMode = Literal["normal", "silent", "late", "dies"]
+
+
+@pytest.fixture(params=[*SERVERS, "sandbox"])
+def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    """Return how to start a host: `async with bench(plan, backend="silent") as host`."""
+
+    @asynccontextmanager
+    async def real(
+        plan: translator.Plan, *, backend: BackendMode = "normal", launch: bool = True
+    ) -> AsyncIterator[Bench]:
+        server = SERVERS[request.param]
+        require(server)
+        require(Qemu)
+        words = shlex.split(render.qemu_args(plan)) if launch else []
+        with server() as xenstored, Qemu(words=words) as qemu:
+            async with AsyncExitStack() as stack:
+                client = await Xenstore.connect(xenstored.socket)
+                await make_domain(
+                    client,
+                    DOMID,
+                    name=plan.topology.domain.name,
+                    uuid=str(plan.topology.domain.uuid),
+                    guest=plan.topology.domain.guest,
+                )
+                await client.close()
+                await stack.enter_async_context(Backend(xenstored.socket, backend))
+                yield Bench(xenstored.socket, qemu.socket, host_devices(tmp_path / "sys"))
+
+    @asynccontextmanager
+    async def sandbox(
+        plan: translator.Plan, *, backend: BackendMode = "normal", launch: bool = True
+    ) -> AsyncIterator[Bench]:
+        delays = {"normal": 0.0, "silent": None, "late": 0.5, "dies": 0.0}
+        async with Sandbox(backend_delay_s=delays[backend]) as embedded:
+            guest = embedded.add_guest(
+                plan.topology.domain.name,
+                plan.topology.domain.uuid,
+                domid=DOMID,
+                guest=plan.topology.domain.guest,
+                guest_cooperates=False,
+                frontend_connects=False,
+                launch=[step.action.arguments for step in plan.steps if step.stage == "launch"] if launch else [],  # type: ignore[union-attr]  # only QEMU has a launch stage
+            )
+            yield Bench(str(embedded.xenstore_socket), str(guest.qmp_socket), host_devices(tmp_path / "sys"))
+
+    return sandbox if request.param == "sandbox" else real
+
+
+def plan_of(name: str) -> translator.Plan:
+    return translator.plan(translator.load(FIXTURES / f"hosts/{name}.xml"), domid=DOMID)
+
+
+def run(work: Awaitable[None]) -> None:
+    async def main() -> None:
+        await work
+
+    asyncio.run(main())
+
+
+def expected_nodes(plan: translator.Plan) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    """Read the plan's own xenstore rendering."""
+    for line in render.xenstore(plan).splitlines():
+        path, rest = line.split(' = "', 1)
+        value, permissions = rest.rsplit('"   (', 1)
+        yield path, value, tuple(permissions.rstrip(")").split(","))
+
+
+def test_an_emulated_domain_ends_as_planned(bench: Any) -> None:
+    async def scenario() -> None:
+        plan = plan_of("hvm")
+        async with bench(plan) as host:
+            before = await host.nodes()
+            first = await host.apply(plan)
+            assert first.steps == plan.steps
+            after = await host.nodes()
+            made = {path: node for path, node in after.items() if before.get(path) != node}
+            assert made == {path: (value, permissions) for path, value, permissions in expected_nodes(plan)}
+            assert await host.devices() == {
+                "xenusb-0": "piix3-usb-uhci",
+                "xenusb-1": "nec-usb-xhci",
+                "xenusb-2": "usb-ehci",
+                "input0": "usb-tablet 1",
+                "hub0": "usb-hub 2",
+                "input1": "usb-kbd 2.1",
+                "input2": "usb-mouse 3",
+            }
+            shown = await host.qemu("human-monitor-command", **{"command-line": "info usb"})
+            assert [line.split(",")[1].strip() for line in shown.split("\n") if line.strip()] == [
+                *("Port 1", "Port 2", "Port 2.1", "Port 3"),
+            ]
+            second = await host.apply(plan)
+            assert second.steps == ()
+            assert await host.nodes() == after
+
+    run(scenario())
+
+
+def test_paravirtual_and_emulated_side_by_side(bench: Any) -> None:
+    async def scenario() -> None:
+        plan = plan_of("mixed")
+        async with bench(plan) as host:
+            await host.apply(plan)
+            nodes = await host.nodes()
+            found = Sysfs(host.sysfs).usb_devices()
+            bound = plan.bind(hostdevs=dict(zip(("046d:c52b", "1.9", "2-1.4"), found, strict=True)))
+            backend_moved = {path for path in nodes if path.endswith("/state")}
+            for path, value, permissions in expected_nodes(bound):
+                assert nodes[path][1] == permissions, path
+                assert nodes[path][0] == value or path in backend_moved, path
+            assert nodes["/local/domain/0/backend/qusb/8/1/state"][0] == "2"
+            assert nodes["/local/domain/0/backend/qusb/8/1/port/2"][0] == "1-9"
+            assert nodes["/local/domain/0/backend/vusb/8/2/port/1"][0] == "2-1.4"
+            assert nodes["/libxl/8/device/vusb/0/port/1"][0] == "1-8"
+            assert (await host.devices())["xenusb-1-8"] == "usb-host 1"
+            assert (await host.apply(plan)).steps == ()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("name", ["hvm", "mixed"])
+def test_what_is_observed_is_what_was_planned(bench: Any, name: str) -> None:
+    async def scenario() -> None:
+        plan = plan_of(name)
+        async with bench(plan) as host:
+            await host.apply(plan)
+            seen = await host.observe()
+            wanted = plan.topology
+
+            def controllers(topology: translator.Topology) -> list[tuple[object, ...]]:
+                return [
+                    (one.index, one.model, one.type, one.version, one.ports, one.id, one.driver, one.backend)
+                    for one in topology.controllers
+                ]
+
+            assert controllers(seen) == controllers(wanted)
+            assert [(one.controller, one.port, one.kind) for one in seen.devices] == [
+                (one.controller, one.port, one.kind) for one in wanted.devices
+            ]
+            paths = [one.host.path for one in seen.devices if one.host]
+            assert paths == ([] if name == "hvm" else ["1-8", "1-9", "2-1.4"])
+
+    run(scenario())
+
+
+def test_a_silent_backend_is_named_and_leaves_nothing(bench: Any) -> None:
+    async def scenario() -> None:
+        plan = plan_of("mixed")
+        async with bench(plan, backend="silent") as host:
+            before = await host.nodes(), await host.devices()
+            with pytest.raises(HostError, match=r"controller:usb:1:backend failed: \[T407\]") as caught:
+                await host._replace(timeout_s=0.3).apply(plan)
+            assert not isinstance(caught.value, RollbackError)
+            assert (await host.nodes(), await host.devices()) == before
+
+    run(scenario())
+
+
+def test_a_late_backend_is_waited_for(bench: Any) -> None:
+    async def scenario() -> None:
+        plan = plan_of("mixed")
+        async with bench(plan, backend="late") as host:
+            assert len((await host.apply(plan)).steps) == len(plan.steps)
+
+    run(scenario())
+
+
+def test_what_qemu_refuses_is_undone(bench: Any) -> None:
+    """A device nobody named sits on the last port: everything before goes again, controllers excepted.
+
+    A PCI controller leaves only with the guest's help, which a guest without an operating system does not
+    give; so the error says what is stuck.
+    """
+
+    async def scenario() -> None:
+        plan = plan_of("hvm")
+        async with bench(plan) as host:
+            await host.qemu("device_add", driver="usb-ehci", id="foreign")
+            await host.qemu("device_add", driver="usb-mouse", id="input2", bus="foreign.0", port="1")
+            with pytest.raises(RollbackError, match="Duplicate device ID 'input2'") as caught:
+                await host._replace(timeout_s=0.5).apply(plan)
+            assert caught.value.stuck == tuple(
+                f"controller:usb:{index}{part}" for index in (2, 1, 0) for part in ("", ":record")
+            )
+            left = (await host.devices()).keys()
+            assert left == {"foreign", "input2", "xenusb-0", "xenusb-1", "xenusb-2"}
+            # a controller that is still there keeps its record, so that the toolstack still sees it
+            records = {path for path in await host.nodes() if path.startswith("/libxl/8/device/vusb/")}
+            assert records == {
+                path for path, _, _ in expected_nodes(plan) if path.startswith("/libxl/8/device/vusb/")
+            }
+
+    run(scenario())
+
+
+def test_another_domain_in_the_same_place_is_not_touched(bench: Any) -> None:
+    async def scenario() -> None:
+        plan = plan_of("mixed")
+        async with bench(plan) as host:
+            client = await Xenstore.connect(host.xenstore)
+            other = "11111111-2222-3333-4444-555555555555"
+            await client.commit([XenstoreOp(op="write", path=f"/local/domain/{DOMID}/vm", value=f"/vm/{other}")])
+            await client.close()
+            before = await host.nodes()
+            with pytest.raises(HostError, match=f"UUID {other}") as caught:
+                await host.apply(plan)
+            assert caught.value.code == "T404"
+            assert await host.nodes() == before
+
+    run(scenario())
+
+
+def test_no_such_domain(bench: Any) -> None:
+    async def scenario() -> None:
+        plan = plan_of("mixed")
+        async with bench(plan) as host:
+            with pytest.raises(HostError, match="there is no domain 9"):
+                await host.apply(plan.bind(domid=9))
+
+    run(scenario())
+
+
+def test_a_held_port_is_never_taken_over(bench: Any) -> None:
+    async def scenario() -> None:
+        plan = plan_of("hvm")
+        async with bench(plan) as host:
+            await host.apply(plan)
+            await host.qemu("device_del", id="input2")
+            await host.qemu("device_add", driver="usb-kbd", id="mine", bus="xenusb-1.0", port="3")
+            with pytest.raises(HostError, match="port 3 of controller 1 is held by a keyboard") as caught:
+                await host.apply(plan)
+            assert caught.value.code == "T414"
+
+    run(scenario())
+
+
+def test_only_what_is_missing_is_done(bench: Any) -> None:
+    async def scenario() -> None:
+        plan = plan_of("hvm")
+        async with bench(plan) as host:
+            await host.apply(plan)
+            await host.qemu("device_del", id="input0")
+            again = await host.apply(plan, dry_run=True)
+            assert [step.id for step in again.steps] == ["device:usb:0:1"]
+            assert [step.id for step in (await host.apply(plan)).steps] == ["device:usb:0:1"]
+
+    run(scenario())
+
+
+def test_a_host_device_that_is_not_there(bench: Any) -> None:
+    async def scenario() -> None:
+        plan = plan_of("mixed")
+        async with bench(plan) as host:
+            before = await host.nodes()
+            empty = host.sysfs.parent / "empty"
+            with pytest.raises(HostError, match="the host has no USB device 046d:c52b"):
+                await host._replace(sysfs=empty).apply(plan)
+            twin = host.sysfs / "bus/usb/devices/1-7"
+            twin.mkdir()
+            for name, value in (("busnum", "1"), ("devnum", "7"), ("idVendor", "046d"), ("idProduct", "c52b")):
+                (twin / name).write_text(value)
+            with pytest.raises(HostError, match="2 USB devices of the host are 046d:c52b"):
+                await host.apply(plan)
+            assert await host.nodes() == before
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("launch", [True, False], ids=["started with it", "started without it"])
+def test_qemu_domain_with_a_launch_stage(launch: bool) -> None:
+    require(Qemu)
+    plan = translator.plan(translator.load(FIXTURES / "hosts/kvm.xml"))
+
+    async def scenario() -> None:
+        words = shlex.split(render.qemu_args(plan)) if launch else []
+        with Qemu(words=words) as qemu:
+            async with translator.Host(qmp=qemu.socket) as host:
+                if not launch:
+                    with pytest.raises(HostError, match="cannot be given controller:usb:0, ") as caught:
+                        await host.apply(plan)
+                    assert str(caught.value.help).startswith('start it with: -device \'{"driver":"piix3-usb-uhci"')
+                    return
+                applied = await host.apply(plan)
+                assert [step.stage for step in applied.steps] == ["attach"] * len(applied.steps)
+                assert (await host.apply(plan)).steps == ()
+                seen = await host.observe()
+                assert [(one.index, one.driver, one.ports) for one in seen.controllers] == [
+                    (0, "piix3-usb-uhci", 2),
+                    (1, "qemu-xhci", 6),
+                    (2, "ich9-usb-ehci1", 6),
+                ]
+                assert [one.model for one in seen.controllers[2].companions] == ["ich9-uhci1"]
+
+    run(scenario())
+
+
+def test_everything_on_the_command_line_starts_a_real_qemu() -> None:
+    require(Qemu)
+    plan = translator.plan(translator.load(FIXTURES / "hosts/kvm.xml"), coldplug="all")
+
+    async def scenario() -> None:
+        with Qemu(words=shlex.split(render.qemu_args(plan))) as qemu:
+            async with translator.Host(qmp=qemu.socket) as host:
+                assert (await host.apply(plan)).steps == ()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("server", SERVERS.values(), ids=SERVERS)
+def test_the_rendering_is_what_xenstore_ls_prints(server: type[OxenStored | CXenStored]) -> None:
+    require(server)
+    require(Qemu)
+    plan = plan_of("hvm")
+
+    async def scenario(xenstore: str, qmp: str) -> None:
+        client = await Xenstore.connect(xenstore)
+        identity = plan.topology.domain
+        await make_domain(client, DOMID, name=identity.name, uuid=str(identity.uuid), guest="hvm")
+        await client.close()
+        async with translator.Host(xenstore=xenstore, qmp=qmp) as host:
+            await host.apply(plan)
+
+    def words(text: str) -> set[tuple[str, ...]]:
+        return {tuple(line.split()) for line in text.splitlines()}
+
+    with server() as xenstored, Qemu() as qemu:
+        run(scenario(xenstored.socket, qemu.socket))
+        listed = subprocess.run(
+            ["xenstore-ls", "-fp", f"/libxl/{DOMID}/device"],
+            env=os.environ | {"XENSTORED_PATH": xenstored.socket},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+    ours = words(render.xenstore(plan))
+    assert {line for line in ours if line[0] != f"/libxl/{DOMID}/device"} == words(listed)

@@ -1,0 +1,113 @@
+"""The command line: what goes to which stream, and with which exit code."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.conftest import FIXTURES, PROJECT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+WEB = str(FIXTURES / "demo/web/domain.xml")
+BAD = str(FIXTURES / "errors/unknown-model/domain.xml")
+
+
+def translator(*words: str, input: str | None = None) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "translator", *words], input=input, capture_output=True, text=True, cwd=PROJECT
+    )
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["plan", WEB], 0, ""),
+        (["validate", WEB], 0, ""),
+        (["validate", BAD], 3, "error[T301]: unknown USB controller model 'piix3-uhcl'"),
+        (["plan", "/no/such.xml"], 2, "cannot read '/no/such.xml': No such file or directory"),
+        (["plan", "tests"], 2, "there is no *.xml below the folder 'tests'"),
+        (["plan", "--format", "yaml", WEB], 2, "'yaml' is not one of"),
+        (["plan", "--domid", "0", WEB], 2, "--domid"),
+        (["apply", "fixtures/plans"], 2, "apply takes one document"),
+        (["observe"], 2, "say which domain"),
+        (["explain", "T301"], 0, ""),
+        (["explain", "T999"], 2, "there is no code 'T999'"),
+        (["models", "piix3"], 2, "unknown model 'piix3'"),
+        (["apply", WEB], 4, "error[T403]: it is not said which running domain is meant"),
+        (["apply", WEB, "--domid", "7", "--xenstore", "/no/socket"], 4, "error[T4"),
+        (["validate", "--strict", "fixtures/plans/kvm-full-speed-hub-on-ehci-warns"], 3, "error[T318]"),
+        (["validate", "fixtures/plans/kvm-full-speed-hub-on-ehci-warns"], 0, "warning[T318]"),
+    ],
+    ids=lambda value: " ".join(value).replace(str(FIXTURES), "") if isinstance(value, list) else "",
+)
+def test_exit_codes(words: list[str], code: int, says: str) -> None:
+    done = translator(*words)
+    assert (done.returncode, says in done.stderr) == (code, True), done.stderr
+
+
+def test_a_bad_document_does_not_stop_the_others() -> None:
+    done = translator("plan", "--format", "json", BAD, WEB)
+    assert done.returncode == 3
+    assert json.loads(done.stdout)["domain"]["name"] == "web"
+    assert done.stderr.startswith(f"{BAD}:5:38: error[T301]:")
+
+
+def test_standard_input() -> None:
+    done = translator("plan", "--format", "json", "-", input=(FIXTURES / "demo/web/domain.xml").read_text())
+    assert json.loads(done.stdout)["domain"]["name"] == "web"
+
+
+def test_diagnostics_as_json() -> None:
+    done = translator("validate", "--diagnostics", "json", BAD)
+    assert json.loads(done.stderr) == {
+        "code": "T301",
+        "severity": "error",
+        "message": "unknown USB controller model 'piix3-uhcl'",
+        "help": "did you mean 'piix3-uhci'?",
+        "file": BAD,
+        "line": 5,
+        "column": 38,
+        "element": "/domain/devices/controller[1]/@model",
+    }
+
+
+def test_output_goes_to_a_file(tmp_path: Path) -> None:
+    done = translator("plan", "--format", "json", "--output", str(tmp_path / "plan.json"), WEB)
+    assert done.stdout == ""
+    assert json.loads((tmp_path / "plan.json").read_text())["format"] == "translator-plan/1"
+
+
+def test_a_plan_can_be_planned_again(tmp_path: Path) -> None:
+    """A plan file is as good as the document that it was made from."""
+    translator("plan", "--format", "json", "--output", str(tmp_path / "plan.json"), WEB)
+    assert translator("plan", str(tmp_path / "plan.json")).stdout == translator("plan", WEB).stdout
+
+
+@pytest.mark.parametrize("choice", ["always", "never"])
+def test_colour_is_for_findings_only(choice: str) -> None:
+    done = translator("validate", "--color", choice, BAD)
+    assert ("\x1b[" in done.stderr) == (choice == "always")
+    assert "\x1b[" not in done.stdout
+
+
+def test_models_prints_the_table() -> None:
+    assert "piix3-uhci" in translator("models").stdout
+    assert translator("models", "pvusb-v2").stdout.splitlines()[1].split()[:3] == ["xenusb2", "pv", "2"]
+
+
+def test_sandbox_apply_shows_what_it_made() -> None:
+    done = translator("apply", "--sandbox", WEB)
+    assert done.returncode == 0, done.stderr
+    assert "13 steps carried out; web matches" in done.stdout
+    # what was observed in the sandbox is what was planned; the host's own names of its devices come on top
+    planned = translator("plan", WEB).stdout.partition("\n\n")[0].splitlines()[1:]
+    observed = done.stdout.splitlines()[2:]
+    assert [line.split("hostdev")[0] for line in observed] == [line.split("hostdev")[0] for line in planned]
