@@ -9,14 +9,16 @@ from __future__ import annotations
 import asyncio
 import os
 import shlex
+import signal
 import subprocess
+import sys
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import pytest
 
 import translator
-from tests.conftest import FIXTURES
+from tests.conftest import FIXTURES, cases
 from tests.servers import Backend, CXenStored, OxenStored, Qemu, make_domain, require
 from translator import render
 from translator.errors import HostError, RollbackError
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Iterator
     from pathlib import Path
 
-    from translator.apply import Applied
+    from translator.outcome import Applied
 
 DOMID = 8
 SERVERS = {"oxenstored": OxenStored, "xenstored": CXenStored}
@@ -262,29 +264,94 @@ def test_a_late_backend_is_waited_for(bench: Any) -> None:
 
 
 def test_what_qemu_refuses_is_undone(bench: Any) -> None:
-    """A device nobody named sits on the last port: everything before goes again, controllers excepted.
+    """QEMU cannot open the last device: everything before goes again, controllers excepted.
 
     A PCI controller leaves only with the guest's help, which a guest without an operating system does not
     give; so the error says what is stuck.
     """
+    document = (FIXTURES / "hosts/hvm.xml").read_bytes()
+    mouse = b"<input type='mouse' bus='usb'>"
+    assert mouse in document
+    passed = b"<hostdev mode='subsystem' type='usb'><source><address bus='1' device='9'/></source>"
+    document = document.replace(mouse, passed).replace(b"port='3'/></input>", b"port='3'/></hostdev>")
+    plan = translator.plan(translator.load(document), domid=DOMID)
 
     async def scenario() -> None:
-        plan = plan_of("hvm")
         async with bench(plan) as host:
-            await host.qemu("device_add", driver="usb-ehci", id="foreign")
-            await host.qemu("device_add", driver="usb-mouse", id="input2", bus="foreign.0", port="1")
-            with pytest.raises(RollbackError, match="Duplicate device ID 'input2'") as caught:
+            with pytest.raises(RollbackError, match="failed to find host usb device 1:9") as caught:
                 await host._replace(timeout_s=0.5).apply(plan)
             assert caught.value.stuck == tuple(
                 f"controller:usb:{index}{part}" for index in (2, 1, 0) for part in ("", ":record")
             )
-            left = (await host.devices()).keys()
-            assert left == {"foreign", "input2", "xenusb-0", "xenusb-1", "xenusb-2"}
+            assert (await host.devices()).keys() == {"xenusb-0", "xenusb-1", "xenusb-2"}
             # a controller that is still there keeps its record, so that the toolstack still sees it
-            records = {path for path in await host.nodes() if path.startswith("/libxl/8/device/vusb/")}
+            nodes = await host.nodes()
+            records = {path for path in nodes if path.startswith("/libxl/8/device/vusb/")}
             assert records == {
                 path for path, _, _ in expected_nodes(plan) if path.startswith("/libxl/8/device/vusb/")
             }
+            assert nodes["/libxl/8/device/vusb/1/port/3"][0] == ""
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("foreign", "complaint"),
+    [
+        ({"driver": "usb-mouse", "id": "input2", "bus": "mine.0"}, "QEMU has a device 'input2' that is not"),
+        (
+            {"driver": "usb-wacom-tablet", "bus": "xenusb-0.0", "port": "1"},
+            "port 1 of controller 0 is held by a usb-w",
+        ),
+        ({"driver": "usb-kbd", "bus": "xenusb-0.0", "port": "1"}, "port 1 of controller 0 is held by a keyboard"),
+    ],
+    ids=["an id", "a port, by a device of no kind of ours", "a port"],
+)
+def test_what_is_taken_is_found_before_the_first_step(bench: Any, foreign: dict[str, str], complaint: str) -> None:
+    async def scenario() -> None:
+        plan = plan_of("hvm")
+        async with bench(plan) as host:
+            await host.qemu("device_add", driver="piix3-usb-uhci", id="xenusb-0")
+            await host.qemu("device_add", driver="piix3-usb-uhci", id="mine")
+            await host.qemu("device_add", **foreign)
+            before = await host.nodes(), await host.devices()
+            with pytest.raises(HostError, match=complaint) as caught:
+                await host.apply(plan)
+            assert caught.value.code == "T414"
+            assert (await host.nodes(), await host.devices()) == before
+
+    run(scenario())
+
+
+def test_directories_of_others_stay_as_they_are(bench: Any) -> None:
+    async def scenario() -> None:
+        plan = plan_of("mixed")
+        async with bench(plan, backend="silent") as host:
+            client = await Xenstore.connect(host.xenstore)
+            theirs = ("/local/domain/0/backend/qusb", f"/local/domain/{DOMID}/device/vusb", f"/libxl/{DOMID}/device")
+            await client.commit([XenstoreOp(op="mkdir", path=path, permissions=("n0", "b3")) for path in theirs])
+            await client.close()
+            before = await host.nodes()
+            with pytest.raises(HostError, match="T407"):
+                await host._replace(timeout_s=0.3).apply(plan)
+            assert await host.nodes() == before
+
+    run(scenario())
+
+
+def test_two_at_once_for_one_domain(bench: Any) -> None:
+    """One wins and the other says so, or finds nothing left to do; the domain is as planned, once."""
+
+    async def scenario() -> None:
+        plan = plan_of("mixed")
+        async with bench(plan) as host:
+            # a monitor serves one client at a time, so the two share a host, as a manager would
+            async with host.host() as shared:
+                outcomes = await asyncio.gather(shared.apply(plan), shared.apply(plan), return_exceptions=True)
+            refused = [one for one in outcomes if isinstance(one, BaseException)]
+            assert len(refused) < 2
+            assert [type(one) for one in refused] in ([], [HostError])
+            assert (await host.apply(plan)).steps == ()
 
     run(scenario())
 
@@ -311,7 +378,7 @@ def test_no_such_domain(bench: Any) -> None:
         plan = plan_of("mixed")
         async with bench(plan) as host:
             with pytest.raises(HostError, match="there is no domain 9"):
-                await host.apply(plan.bind(domid=9))
+                await host.apply(translator.plan(translator.load(FIXTURES / "hosts/mixed.xml"), domid=9))
 
     run(scenario())
 
@@ -362,6 +429,38 @@ def test_a_host_device_that_is_not_there(bench: Any) -> None:
     run(scenario())
 
 
+# Why a fixture's domain cannot be applied in the sandbox as it is.
+UNSERVED = {
+    "kvm-full-speed-hub-on-ehci-warns": "speed mismatch",
+    "xen-hvm-backend-domain-by-name": "no running domain is called 'usbvm'",
+    "xen-hvm-vt82c686b-uhci": "'vt82c686b-usb-uhci' is not a valid device model name",
+}
+
+
+@pytest.mark.parametrize("case", cases("plans"), ids=lambda case: case.name)
+def test_every_fixture_applies_in_the_sandbox(case: Path) -> None:
+    async def scenario() -> None:
+        plan = translator.plan(translator.load(case / "domain.xml"))
+        async with Sandbox() as embedded:
+            guest = embedded.make_host_for(plan)
+            if plan.topology.domain.hypervisor == "xen":
+                plan = plan.bind(domid=guest.domid)
+            async with translator.Host(
+                xenstore=embedded.xenstore_socket, qmp=guest.qmp_socket, sysfs=embedded.sysfs
+            ) as host:
+                if case.name in UNSERVED:
+                    with pytest.raises(HostError, match=UNSERVED[case.name]):
+                        await host.apply(plan)
+                    return
+                applied = await host.apply(plan)
+                assert [step.id for step in applied.steps] == [
+                    step.id for step in plan.steps if step.stage == "attach"
+                ]
+                assert (await host.apply(plan)).steps == ()
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("launch", [True, False], ids=["started with it", "started without it"])
 def test_qemu_domain_with_a_launch_stage(launch: bool) -> None:
     require(Qemu)
@@ -400,6 +499,43 @@ def test_everything_on_the_command_line_starts_a_real_qemu() -> None:
                 assert (await host.apply(plan)).steps == ()
 
     run(scenario())
+
+
+def test_interrupted_twice_it_still_undoes_everything(tmp_path: Path) -> None:
+    """Ctrl-C while a backend is waited for, and again while undoing: the store is as it was."""
+    require(CXenStored)
+    plan = plan_of("mixed")
+    with CXenStored() as xenstored, Qemu() as qemu:
+        bench = Bench(xenstored.socket, qemu.socket, host_devices(tmp_path / "sys"))
+
+        async def domain() -> dict[str, tuple[str, tuple[str, ...]]]:
+            client = await Xenstore.connect(xenstored.socket)
+            identity = plan.topology.domain
+            await make_domain(client, DOMID, name=identity.name, uuid=str(identity.uuid), guest="hvm")
+            await client.close()
+            return await bench.nodes()
+
+        before = asyncio.run(domain())
+        command = [
+            sys.executable,
+            "-m",
+            "translator",
+            "apply",
+            str(FIXTURES / "hosts/mixed.xml"),
+            "--domid",
+            str(DOMID),
+        ]
+        options = ["--xenstore", bench.xenstore, "--qmp", bench.qmp, "--sysfs", str(bench.sysfs)]
+        with subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True) as apply:
+            assert apply.stderr is not None
+            while "controller:usb:1:backend" not in apply.stderr.readline():
+                assert apply.poll() is None
+            apply.send_signal(signal.SIGINT)
+            apply.send_signal(signal.SIGINT)
+            apply.send_signal(signal.SIGTERM)
+            rest = apply.stderr.read()
+        assert (apply.returncode, rest.splitlines()[-1]) == (130, "interrupted"), rest
+        assert asyncio.run(bench.nodes()) == before
 
 
 @pytest.mark.parametrize("server", SERVERS.values(), ids=SERVERS)

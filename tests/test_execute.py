@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -11,8 +12,11 @@ from hypothesis import strategies as st
 import translator
 from tests.conftest import FIXTURES
 from translator.errors import HostError, OutcomeUnknown, RollbackError
-from translator.execute import StepEvent, execute
+from translator.execute import execute
 from translator.plan import Action, Wait
+
+if TYPE_CHECKING:
+    from translator.outcome import StepEvent
 
 STEPS = tuple(
     step
@@ -29,6 +33,11 @@ class Ledger:
         self.fail_at = fail_at
         self.how = how
         self.stuck = stuck
+        self.running: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        self.running = asyncio.ensure_future(execute(STEPS, self, verify=self.verify))
+        await self.running
 
     async def perform(self, action: Action, device_model: str | None) -> None:
         index = next((number for number, step in enumerate(STEPS) if step.action == action), None)
@@ -38,11 +47,19 @@ class Ledger:
         if index == self.fail_at:
             if self.how == "refused":
                 raise HostError("T406", "no")
-            if self.how in ("happened", "interrupted after"):
-                self.effects.append(action)
+            if self.how == "crashed":
+                raise KeyError(index)
             if self.how.startswith("interrupted"):
-                raise asyncio.CancelledError
-            raise OutcomeUnknown("T408", "no answer")
+                assert self.running is not None
+                self.running.cancel()
+                await asyncio.sleep(0)
+                if self.how == "interrupted and refused":
+                    raise HostError("T406", "no")
+            if self.how in ("happened", "interrupted"):
+                self.effects.append(action)
+            if self.how in ("happened", "lost"):
+                raise OutcomeUnknown("T408", "no answer")
+            return
         self.effects.append(action)
 
     def take_back(self, undo: Action) -> None:
@@ -64,12 +81,12 @@ def lasting(effects: list[Action]) -> list[Action]:
 
 @given(
     st.integers(0, len(STEPS)),
-    st.sampled_from(["refused", "lost", "happened", "interrupted before", "interrupted after"]),
+    st.sampled_from(["refused", "lost", "happened", "crashed", "interrupted", "interrupted and refused"]),
 )
 def test_a_failed_plan_leaves_the_host_as_it_was(fail_at: int, how: str) -> None:
     host = Ledger(fail_at, how)
-    with pytest.raises((HostError, asyncio.CancelledError)) as caught:
-        asyncio.run(execute(STEPS, host, verify=host.verify))
+    with pytest.raises((HostError, asyncio.CancelledError, KeyError)) as caught:
+        asyncio.run(host.run())
     assert not isinstance(caught.value, RollbackError)
     assert lasting(host.effects) == []
 
@@ -95,6 +112,28 @@ def test_steps_are_told_as_they_go_and_undone_newest_first() -> None:
         *(("begin", 0), ("done", 0), ("begin", 1), ("done", 1), ("begin", 2)),
         *(("undo", 1), ("undone", 1), ("undo", 0), ("undone", 0)),
     ]
+
+
+def test_a_listener_that_fails_does_not_stop_the_undoing() -> None:
+    def closed_pipe(event: StepEvent) -> None:
+        if event.phase == "undo":
+            raise BrokenPipeError
+
+    host = Ledger(len(STEPS) - 1)
+    with pytest.raises(HostError):
+        asyncio.run(execute(STEPS, host, verify=host.verify, on_step=closed_pipe))
+    assert lasting(host.effects) == []
+
+
+def test_what_somebody_else_has_changed_meanwhile_is_not_ours_to_undo() -> None:
+    class Changed(Ledger):
+        def take_back(self, undo: Action) -> None:
+            raise HostError("T404", "the port has another device by now")
+
+    host = Changed(3)
+    with pytest.raises(HostError) as caught:
+        asyncio.run(execute(STEPS, host, verify=host.verify))
+    assert not isinstance(caught.value, RollbackError)
 
 
 def test_a_second_interruption_does_not_stop_the_undoing() -> None:

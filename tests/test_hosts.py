@@ -156,12 +156,13 @@ async def test_an_absent_node_is_none(place: Place) -> None:
 
 
 @on_every(XENSTORES)
-async def test_mkdir_keeps_what_is_there_and_sets_permissions(place: Place) -> None:
+async def test_mkdir_leaves_what_is_there_and_tells_what_it_made(place: Place) -> None:
     async with client(place) as xenstore:
         await xenstore.commit([write("/t/a", "kept"), write("/t/a/below", "too")])
-        await xenstore.commit([mkdir("/t/a", "n0", "r7"), mkdir("/t/new")])
+        before = await xenstore.permissions("/t/a")
+        assert await xenstore.commit([mkdir("/t/a", "n0", "r7"), mkdir("/t/new", "n0", "r7")]) == {"/t/new"}
         assert await xenstore.tree("/t") == {"/t": "", "/t/a": "kept", "/t/a/below": "too", "/t/new": ""}
-        assert await xenstore.permissions("/t/a") == ("n0", "r7")
+        assert (await xenstore.permissions("/t/a"), await xenstore.permissions("/t/new")) == (before, ("n0", "r7"))
 
 
 @on_every(XENSTORES)
@@ -329,7 +330,9 @@ async def test_one_of_several_creators_wins(place: Place) -> None:
                 return_exceptions=True,
             )
             assert [outcome.code for outcome in outcomes if isinstance(outcome, HostError)] == ["T404"] * 3
-            winner = "abcd"[outcomes.index(None)]
+            winner = next(
+                name for name, outcome in zip("abcd", outcomes, strict=True) if not isinstance(outcome, BaseException)
+            )
             assert await a.tree(node) == {node: winner, f"{node}/{winner}": ""}
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 PLANS = cases("plans")
 NAMED = [path.name for path in PLANS]
+WEB = (FIXTURES / "demo/web/plan.json.txt").read_text()
 
 
 def plan_of(case: Path, **options: object) -> translator.Plan:
@@ -120,6 +121,8 @@ def test_binding_fills_every_placeholder() -> None:
     assert not PLACEHOLDER.search(bound.to_json())
     assert bound.topology.domain.domid == 7
     assert bound.topology.controllers[0].backend == 3
+    with pytest.raises(translator.PlanError, match="the plan is for domain 7, and cannot be bound to domain 8"):
+        bound.bind(domid=8)
 
 
 @pytest.mark.parametrize("seed", ["0", "1", "4711"])
@@ -137,7 +140,14 @@ def test_the_same_document_gives_the_same_bytes_everywhere(seed: str) -> None:
         ("[]", "this is not a plan"),
         ('{"format": "translator-plan/9"}', "the plan's format is 'translator-plan/9'"),
         ('{"format": "translator-plan/1"}', "missing required field `domain`"),
+        ("[" * 100_000, "this is not a plan"),
+        (WEB.replace('"port": "2.1"', '"port": "x"'), "'x' is not a port"),
+        (WEB.replace('"controller": 2', '"controller": 3', 1), "is on controller 3, which is not in the plan"),
+        (WEB.replace('"stage": "attach"', '"stage": "launch"', 1), "is for QEMU's command line, and its target is"),
+        (WEB.replace('"domid": 7', '"domid": -3', 1), "there is no guest with domid -3"),
+        (WEB.replace('"model": "nec-xhci"', '"model": "xhci"', 1), "unknown controller model 'xhci'"),
     ],
+    ids=lambda value: None if len(value) > 60 else value,
 )
 def test_what_is_no_plan_is_refused(text: str, message: str) -> None:
     with pytest.raises(translator.PlanError, match=message.replace("`", ".")):

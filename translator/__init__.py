@@ -26,6 +26,7 @@ from translator.errors import (
     TranslatorError,
 )
 from translator.host import Host
+from translator.outcome import Applied, StepEvent
 from translator.plan import Plan, Step
 from translator.resolve import resolve
 from translator.topology import Controller, Device, Topology
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from translator.topology import Layout
 
 __all__ = [
+    "Applied",
     "Controller",
     "Device",
     "Diagnostic",
@@ -47,6 +49,7 @@ __all__ = [
     "RollbackError",
     "Source",
     "Step",
+    "StepEvent",
     "Topology",
     "TranslatorError",
     "load",

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from translator.diff import diff, subject
 from translator.errors import HostError
 from translator.execute import execute
-from translator.observe import Observation, observe
+from translator.host import Performer
+from translator.observe import observe
+from translator.outcome import Applied
+from translator.plan import QmpCommand
 from translator.topology import Device
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from translator.execute import StepEvent
     from translator.host import Host
+    from translator.observe import Observation
+    from translator.outcome import StepEvent
     from translator.plan import Plan, Step
     from translator.topology import Controller
-
-
-class Applied(NamedTuple):
-    """What was done, and what the host looked like afterwards."""
-
-    steps: tuple[Step, ...]
-    observation: Observation
 
 
 async def apply(
@@ -41,18 +38,24 @@ async def apply(
         RollbackError: it is not.
     """
     plan = await bind(plan, host)
-    domid, layout = plan.topology.domain.domid, plan.topology.layout
-    emulated = any(controller.type == "emulated" for controller in plan.topology.controllers)
-    before = await observe(host, domid=domid, layout=layout, expect_qmp=emulated)
+    topology = plan.topology
+    domid = topology.domain.domid
+    names = {one.id: one.index for one in topology.controllers if one.id is not None}
+    emulated = any(controller.type == "emulated" for controller in topology.controllers)
+
+    async def look() -> Observation:
+        return await observe(host, domid=domid, layout=topology.layout, expect_qmp=emulated, names=names)
+
+    before = after = await look()
     _same_domain(plan, before)
     steps = outstanding(plan, before)
     if dry_run or not steps:
         return Applied(steps, before)
-    after = before
+    _room_for(steps, before)
 
     async def verify() -> None:
         nonlocal after
-        after = await observe(host, domid=domid, layout=layout, expect_qmp=emulated)
+        after = await look()
         left = outstanding(plan, after)
         if left:
             raise HostError(
@@ -61,7 +64,7 @@ async def apply(
                 "something else changes this domain at the same time; look with: translator observe",
             )
 
-    await execute(steps, host, verify=verify, on_step=on_step)
+    await execute(steps, Performer(host, domid), verify=verify, on_step=on_step)
     return Applied(steps, after)
 
 
@@ -73,9 +76,16 @@ async def bind(plan: Plan, host: Host) -> Plan:
     """
     if plan.topology.domain.hypervisor == "xen" and plan.topology.domain.domid is None:
         raise HostError("T403", "it is not said which running domain is meant", "name it: --domid N or --name NAME")
+    if plan.topology.domain.domid == 0:
+        raise HostError("T403", "domain 0 is the host itself", "name the guest: --domid N or --name NAME")
     hostdevs = {device.host.selector: host.sysfs.find(device.host) for device in plan.topology.devices if device.host}
-    names = {one.backend for one in plan.topology.controllers if isinstance(one.backend, str)}
-    backends = {name: await domid_of(host, name) for name in sorted(names)}
+    served_by = {one.backend for one in plan.topology.controllers if one.backend is not None}
+    backends = {}
+    for backend in sorted(served_by, key=str):
+        if isinstance(backend, str):
+            backends[backend] = await domid_of(host, backend)
+        elif backend != 0 and await (await host.xenstore()).read(f"/local/domain/{backend}/name") is None:
+            raise HostError("T403", f"there is no backend domain {backend}", "see `xl list` for those that run")
     return plan.bind(domid=plan.topology.domain.domid, backends=backends, hostdevs=hostdevs)
 
 
@@ -100,13 +110,13 @@ def outstanding(plan: Plan, seen: Observation) -> tuple[Step, ...]:
         HostError: T414 something else is where the plan needs room; T415 what is missing cannot be added to a
             machine that runs.
     """
-    todo = set(seen.lacking)
+    missing: set[str] = set()
     for change in diff(seen.topology, plan.topology):
         if change.action == "add":
-            todo |= {step.id for step in plan.steps if step.subject == change.id}
+            missing.add(change.id)
         elif change.action == "change" and change.before is not None and change.after is not None:
             raise _held(change.before, change.after)
-    steps = tuple(step for step in plan.steps if step.id in todo)
+    steps = tuple(step for step in plan.steps if step.id in seen.lacking or step.subject in missing)
     launch = [step for step in steps if step.stage == "launch"]
     if launch:
         raise HostError(
@@ -117,10 +127,37 @@ def outstanding(plan: Plan, seen: Observation) -> tuple[Step, ...]:
     return steps
 
 
+def _room_for(steps: tuple[Step, ...], seen: Observation) -> None:
+    """Refuse before the first step what QEMU would refuse in the middle: a name or a port that is taken."""
+    for step in steps:
+        if not isinstance(step.action, QmpCommand):
+            continue
+        arguments = step.action.arguments
+        if arguments.get("id") in seen.ids:
+            raise HostError(
+                "T414",
+                f"QEMU has a device {arguments['id']!r} that is not the document's {step.subject}",
+                "remove it first: somebody else has made it",
+            )
+        what, _, place = step.subject.partition(":usb:")
+        index, _, port = place.partition(":")
+        if what == "device" and (driver := seen.foreign.get((int(index), port))) is not None:
+            raise HostError(
+                "T414",
+                f"port {port} of controller {index} is held by a {driver}, which the document does not name",
+                "detach it first, or give the document's device another port",
+            )
+
+
 def _same_domain(plan: Plan, seen: Observation) -> None:
     wanted, found = plan.topology.domain, seen.topology.domain
-    nil = "00000000-0000-0000-0000-000000000000"  # what a QEMU says that was started without -uuid
-    if wanted.uuid and found.uuid not in (None, nil, wanted.uuid):
+    if wanted.uuid:
+        # what a QEMU says that was started without -uuid tells nothing
+        nil = wanted.hypervisor != "xen" and found.uuid == "00000000-0000-0000-0000-000000000000"
+        same = nil or found.uuid == wanted.uuid
+    else:
+        same = found.name == wanted.name or (wanted.hypervisor != "xen" and not found.name)
+    if not same:
         raise HostError(
             "T404",
             f"the running domain is {found.name!r} with UUID {found.uuid}, "

@@ -56,6 +56,11 @@ CATALOG: dict[str, Entry] = {
         "The plan file is damaged, or of a format that this version does not read. Make it again from its XML.",
         '{"format": "translator-plan/9"}',
     ),
+    "T111": Entry(
+        "bound to another domain",
+        "The paths in a plan that was made for a domid are that domain's. Make it again for the other one.",
+        "translator apply plan-for-8.json --domid 9",
+    ),
     # Schema
     "T201": Entry(
         "element not allowed here",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -17,10 +18,10 @@ from translator.errors import Diagnostic, DocumentError, PlanError, RollbackErro
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Iterator
 
-    from translator.execute import StepEvent
+    from translator.outcome import StepEvent
     from translator.plan import Plan
 
-EXIT_REFUSED, EXIT_HOST, EXIT_DIRTY = 3, 4, 5
+EXIT_USAGE, EXIT_REFUSED, EXIT_HOST, EXIT_DIRTY = 2, 3, 4, 5
 
 
 # Options that several commands share
@@ -74,7 +75,7 @@ def cli() -> None:
 def validate(files: tuple[str, ...], strict: bool, diagnostics: str, color: str) -> None:
     """Check documents against the schema and for what they mean."""
     report = _Report(strict, diagnostics, color)
-    for name, data in _inputs(files):
+    for name, data in _inputs(files, report):
         with report.document(name):
             report.warnings(_document(data, name, {}).diagnostics, name)
     report.exit()
@@ -100,7 +101,7 @@ def plan(
     """Print what would be done for each document."""
     report = _Report(strict, diagnostics, color)
     texts = []
-    for name, data in _inputs(files):
+    for name, data in _inputs(files, report):
         with report.document(name):
             made = _document(data, name, {"domid": domid, "layout": layout, "coldplug": coldplug})
             report.warnings(made.diagnostics, name)
@@ -135,41 +136,44 @@ def apply(
 ) -> None:
     """Make a running domain match a document or a plan: all or nothing."""
     report = _Report(strict, diagnostics, color)
-    (source, data), *more = _inputs((file,))
-    if more:
-        raise click.UsageError("apply takes one document, not a folder of several")
-    made: Plan | None = None
-    with report.document(source):
-        made = _document(data, source, {"domid": domid, "layout": layout, "coldplug": coldplug})
-        report.warnings(made.diagnostics, source)
-    if made is None or report.failed:
-        report.exit()
-        return
+    inputs = list(_inputs((file,), report))
+    if len(inputs) != 1:
+        raise click.UsageError(f"apply takes one document, and {file!r} gives {len(inputs)}")
+    source, data = inputs[0]
+    options = {"layout": layout, "coldplug": coldplug}
 
-    async def run(made: Plan) -> None:
+    async def run() -> None:
         if sandbox:
             from translator.hosts.sandbox import Sandbox
 
+            made = document(domid)
             async with Sandbox() as embedded:
                 guest = embedded.make_host_for(made)
                 made = made.bind(domid=guest.domid) if made.topology.domain.hypervisor == "xen" else made
-                host = translator.Host(
+                async with translator.Host(
                     xenstore=embedded.xenstore_socket, qmp=guest.qmp_socket, sysfs=embedded.sysfs, timeout_s=timeout
-                )
-                await carry_out(made, host)
-                seen = await host.observe(domid=made.topology.domain.domid)
+                ) as host:
+                    await carry_out(made, host)
+                    seen = await host.observe(domid=made.topology.domain.domid)
                 click.echo(
                     render.text(msgspec.structs.replace(made, topology=seen, steps=(), untranslated=())), nl=False
                 )
-                await host.close()
             return
-        host = _host_of(xenstore, qmp, sysfs, timeout)
-        async with host:
-            if name is not None:
-                from translator.apply import domid_of
+        from translator.apply import domid_of
 
-                made = made.bind(domid=await domid_of(host, name))
-            await carry_out(made, host)
+        async with _host_of(xenstore, qmp, sysfs, timeout) as host:
+            number = domid
+            if name is not None:
+                document(None)  # a document that is refused has nothing to look for
+                number = await domid_of(host, name)
+            await carry_out(document(number), host)
+
+    def document(domid: int | None) -> Plan:
+        made = _document(data, source, options | {"domid": domid})
+        report.warnings(made.diagnostics, source)
+        if report.failed:
+            raise DocumentError([])  # a warning, taken for an error and told
+        return made
 
     async def carry_out(made: Plan, host: translator.Host) -> None:
         applied = await host.apply(made, dry_run=dry_run, on_step=_progress)
@@ -181,7 +185,7 @@ def apply(
             click.echo(f"{count} carried out; {made.topology.domain.name} matches" if applied.steps else "no change")
 
     with report.document(source):
-        _run(run(made))
+        _run(run())
     report.exit()
 
 
@@ -210,11 +214,11 @@ def observe(
         raise click.UsageError("say which domain: --domid N or --name NAME for Xen, --qmp PATH for QEMU")
 
     async def run() -> None:
+        from translator.apply import domid_of
+
         async with _host_of(xenstore, qmp, sysfs, timeout) as host:
             number = domid
             if name is not None:
-                from translator.apply import domid_of
-
                 number = await domid_of(host, name)
             seen = await host.observe(domid=number)
             _write(render.FORMATS[format](translator.Plan(topology=seen, steps=())), output)
@@ -232,7 +236,7 @@ def sandbox(files: tuple[str, ...], directory: Path | None, strict: bool, diagno
     """Run the embedded host until interrupted, with a guest for each document; print how to reach it."""
     report = _Report(strict, diagnostics, color)
     plans = []
-    for name, data in _inputs(files) if files else ():
+    for name, data in _inputs(files, report):
         with report.document(name):
             plans.append(_document(data, name, {}))
     if report.failed:
@@ -332,6 +336,11 @@ class _Report:
             )
         click.echo(text, err=True, color=self.color)
 
+    def unreadable(self, message: str) -> None:
+        """Tell of an input that is not there; wrong usage, unless something worse is met."""
+        click.echo(f"Error: {message}", err=True)
+        self.code = max(self.code, EXIT_USAGE)
+
     def exit(self) -> None:
         if self.code:
             sys.exit(self.code)
@@ -361,8 +370,11 @@ class _Guard:
         return True
 
 
-def _inputs(files: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-    """Yield each document with its name; a folder stands for every *.xml below it, sorted."""
+def _inputs(files: Iterable[str], report: _Report) -> Iterator[tuple[str, bytes]]:
+    """Yield each document with its name; a folder stands for every *.xml below it, sorted.
+
+    What cannot be read is reported, and the others are read all the same.
+    """
     for file in files:
         if file == "-":
             yield "-", sys.stdin.buffer.read()
@@ -370,12 +382,12 @@ def _inputs(files: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         path = Path(file)
         found = sorted(path.rglob("*.xml")) if path.is_dir() else [path]
         if not found:
-            _usage(f"there is no *.xml below the folder {file!r}")
+            report.unreadable(f"there is no *.xml below the folder {file!r}")
         for one in found:
             try:
                 yield str(one), one.read_bytes()
             except OSError as error:
-                _usage(f"cannot read {str(one)!r}: {error.strerror}")
+                report.unreadable(f"cannot read {str(one)!r}: {error.strerror}")
 
 
 def _document(data: bytes, name: str, options: dict[str, Any]) -> Plan:
@@ -418,7 +430,8 @@ def _progress(event: StepEvent) -> None:
     words = {"begin": "…", "undo": "undoing", "stuck": "STUCK"}
     if event.phase in words:
         error = f": {event.error}" if event.error else ""
-        click.echo(f"{words[event.phase]:8} {event.step.target:8} {event.step.id}{error}", err=True)
+        with suppress(OSError):  # whoever was reading has gone; the work goes on
+            click.echo(f"{words[event.phase]:8} {event.step.target:8} {event.step.id}{error}", err=True)
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
@@ -428,12 +441,14 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
 
     async def guarded() -> None:
         task = asyncio.ensure_future(work)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            # each time it comes: what is being undone is undone to the end
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
         await task
 
     try:
         asyncio.run(guarded())
-    except (KeyboardInterrupt, asyncio.CancelledError):
+    except asyncio.CancelledError:
         click.echo("interrupted", err=True)
         sys.exit(130)
 

@@ -184,6 +184,8 @@ class _Compiler:
     def stage(self, controller: Controller) -> Stage:
         if self.coldplug == "all" or controller.companions or not MODELS[controller.model].hotplug:
             return "launch"
+        if self.topology.domain.hypervisor != "xen" and "q35" in self.topology.domain.machine:
+            return "launch"  # QEMU: "Bus 'pcie.0' does not support hotplugging"
         # QEMU: a function other than 0 of a slot in use "cannot be exposed to guest" on a running machine
         return "launch" if controller.pci and not controller.pci.endswith(".0") else "attach"
 

@@ -57,7 +57,7 @@ def _parts(topology: Topology) -> dict[tuple[str, int, tuple[int, ...]], Control
 
 def _same(one: Controller | Device, other: Controller | Device) -> bool:
     if isinstance(one, Controller) and isinstance(other, Controller):
-        return _shape(one) == _shape(other)
+        return _shape(one) == _shape(other) and not _elsewhere(one.pci, other.pci)
     if isinstance(one, Device) and isinstance(other, Device):
         return one.kind == other.kind and same_host_device(one.host, other.host)
     return False
@@ -66,6 +66,11 @@ def _same(one: Controller | Device, other: Controller | Device) -> bool:
 def _shape(controller: Controller) -> tuple[object, ...]:
     companions = tuple((one.driver, one.startport) for one in controller.companions)
     return controller.type, controller.version, controller.driver, controller.ports, controller.backend, companions
+
+
+def _elsewhere(one: str | None, other: str | None) -> bool:
+    """Tell whether two PCI addresses differ; one that nobody chose is no other."""
+    return None not in (one, other) and one != other
 
 
 def same_host_device(one: HostDevice | None, other: HostDevice | None) -> bool:

@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Literal, Protocol
-
-import msgspec
+from contextlib import suppress
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from translator.errors import HostError, OutcomeUnknown, RollbackError
-from translator.plan import Step, Wait
+from translator.outcome import StepEvent
+from translator.plan import Wait
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
-    from translator.plan import Action
+    from translator.plan import Action, Step
 
-Phase = Literal["begin", "done", "undo", "undone", "stuck"]
-
-
-class StepEvent(msgspec.Struct, frozen=True):
-    """What just happened to a step; `error` says why it is stuck."""
-
-    step: Step
-    phase: Phase
-    error: str | None = None
+_Result = TypeVar("_Result")
 
 
 class Performer(Protocol):
@@ -56,14 +48,17 @@ async def execute(
     try:
         for current in steps:
             tell(StepEvent(current, "begin"))
+            try:
+                await _whole(performer.perform(current.action, current.device_model), current.action)
+            except BaseException as failure:
+                if _may_have_happened(current, failure):
+                    begun.append(current)
+                raise
             begun.append(current)
-            await performer.perform(current.action, current.device_model)
             tell(StepEvent(current, "done"))
         current = None
         await verify()
     except BaseException as failure:
-        if current is not None and begun and not _may_have_happened(current, failure):
-            begun.pop()
         stuck = await _to_the_end(_undo(begun, performer, tell))
         at = f"step {current.id}" if current else "the look at the result"
         reason = failure.message if isinstance(failure, HostError) else "interrupted"
@@ -83,16 +78,43 @@ async def execute(
 
 
 def _may_have_happened(step: Step, failure: BaseException) -> bool:
-    """A step that failed with an answer had no effect; a wait never has one until it is over."""
-    if isinstance(step.action, Wait):
-        return False
-    return isinstance(failure, OutcomeUnknown) or not isinstance(failure, HostError)
+    """A step that failed with an answer had no effect, except that of several writes the first may be done."""
+    if isinstance(failure, asyncio.CancelledError):
+        return isinstance(failure, _Interrupted)
+    return not isinstance(failure, HostError) or isinstance(failure, OutcomeUnknown) or step.target == "sysfs"
+
+
+class _Interrupted(asyncio.CancelledError):
+    """We were told to stop while a step was under way, and it took effect all the same."""
+
+
+async def _whole(work: Coroutine[object, object, None], action: Action) -> None:
+    """Carry a step out whole: told to stop, see it through first, so that its outcome is known.
+
+    Only a wait is given up at once; it has no effect.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if isinstance(action, Wait):
+            task.cancel()
+            await asyncio.wait([task])
+            raise
+        try:
+            await _to_the_end(task)
+        except HostError as error:
+            if isinstance(error, OutcomeUnknown):
+                raise
+            raise asyncio.CancelledError from error  # it had no effect
+        raise _Interrupted from None
 
 
 async def _undo(begun: Sequence[Step], performer: Performer, tell: Callable[[StepEvent], None]) -> dict[str, str]:
     """Undo steps newest first; return those that would not go, with the reason.
 
     What is still there keeps its record: a toolstack that no longer sees a controller could not remove it.
+    Nothing stops the undoing of the rest, neither a fault of ours in one step nor whoever is told.
     """
     stuck: dict[str, str] = {}
     holding: dict[str, str] = {}
@@ -103,21 +125,30 @@ async def _undo(begun: Sequence[Step], performer: Performer, tell: Callable[[Ste
         elif step.undo is None:
             reason = step.undo_reason or "it cannot be undone"
         else:
-            tell(StepEvent(step, "undo"))
+            _tell_safely(tell, StepEvent(step, "undo"))
             try:
                 await performer.perform(step.undo, step.device_model)
             except HostError as error:
-                reason = error.message
+                # T404: somebody else has changed it meanwhile, and it is no longer ours to undo
+                reason = None if error.code == "T404" else error.message
+            except Exception as error:
+                reason = f"{type(error).__name__}: {error}"
         if reason is None:
-            tell(StepEvent(step, "undone"))
+            _tell_safely(tell, StepEvent(step, "undone"))
         else:
             stuck[step.id] = reason
             holding.setdefault(step.subject, step.id)
-            tell(StepEvent(step, "stuck", reason))
+            _tell_safely(tell, StepEvent(step, "stuck", reason))
     return stuck
 
 
-async def _to_the_end(work: Coroutine[object, object, dict[str, str]]) -> dict[str, str]:
+def _tell_safely(tell: Callable[[StepEvent], None], event: StepEvent) -> None:
+    """Tell of an undo; a listener that fails (its pipe may be closed) must not keep the host from being restored."""
+    with suppress(Exception):
+        tell(event)
+
+
+async def _to_the_end(work: Awaitable[_Result]) -> _Result:
     """Wait for `work` through any number of cancellations: half an undo is worse than a late exit."""
     task = asyncio.ensure_future(work)
     while not task.done():

@@ -172,10 +172,10 @@ class _Walk:
                 fault = self._value_fault(rules.attributes[name], str(element.get(name)))
                 if fault:
                     message, help = fault
-                    message = f"attribute {name!r} of {_tag(element)} is {message}"
+                    message = f"attribute {_quoted(name)} of {_tag(element)} is {message}"
                     yield self._diagnostic("T204", message, help, element, name)
             elif not (rules.any_attribute or name.startswith("{")):
-                message = f"attribute {name!r} is not allowed on {_tag(element)}"
+                message = f"attribute {_quoted(name)} is not allowed on {_tag(element)}"
                 meant.add(_nearest(name, list(rules.attributes)))
                 yield self._diagnostic("T202", message, _suggestion(name, list(rules.attributes)), element, name)
         for name in rules.required_attributes:
@@ -244,7 +244,9 @@ def _suggestion(found: str, allowed: list[str]) -> str | None:
 
 
 def _nearest(found: str, allowed: list[str]) -> str | None:
-    return next(iter(get_close_matches(found.strip().lower(), allowed, n=1)), None)
+    word = found.strip().lower()
+    # what is long resembles nothing, and finding that out would take seconds
+    return next(iter(get_close_matches(word, allowed, n=1)), None) if len(word) <= 2 * LONGEST_VALUE else None
 
 
 def _listed(names: list[str]) -> str:
@@ -252,8 +254,12 @@ def _listed(names: list[str]) -> str:
 
 
 def _tag(element: _Element) -> str:
-    return f"<{name_of(element)}>"
+    return f"<{_short(name_of(element))}>"
 
 
 def _quoted(value: str) -> str:
-    return repr(value if len(value) <= LONGEST_VALUE else value[:LONGEST_VALUE] + "…")
+    return repr(_short(value))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST_VALUE else text[:LONGEST_VALUE] + "…"

@@ -10,15 +10,14 @@ from translator.plan import QmpCommand, SysfsWrites, Transaction, Wait
 from translator.topology import PRIMARY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
-    from translator.apply import Applied
-    from translator.execute import StepEvent
     from translator.hosts.qmp import Qmp
     from translator.hosts.sysfs import Sysfs
     from translator.hosts.xenstore import Xenstore
-    from translator.plan import Action, Plan
+    from translator.outcome import Applied, StepEvent
+    from translator.plan import Action, Plan, XenstoreOp
     from translator.topology import Topology
 
 XENSTORED_SOCKET = Path("/var/run/xenstored/socket")
@@ -26,7 +25,7 @@ TIMEOUT_S = 10.0
 
 
 class Host:
-    """A host as seen from one domain; each part is opened on first use, and all are closed at the end.
+    """A host; each part is opened on first use, opened again when it was lost, and closed at the end.
 
     Args:
         xenstore: xenstored's socket, or its device.
@@ -49,7 +48,11 @@ class Host:
         self.sysfs_root = Path(sysfs)
         self.timeout_s = timeout_s
         self._xenstore: Xenstore | None = None
-        self._qmps: dict[str, Qmp] = {}
+        self._qmps: dict[Path, Qmp] = {}
+        self._named_for: dict[str, int | None] = {}  # which domain a named socket has turned out to be of
+        from asyncio import Lock  # importing a plan's stages must not cost asyncio
+
+        self._connecting = Lock()
 
     async def __aenter__(self) -> Host:
         return self
@@ -79,30 +82,53 @@ class Host:
         return (await observe(self, domid=domid)).topology
 
     async def xenstore(self) -> Xenstore:
-        """Return the xenstored's client."""
-        if self._xenstore is None:
-            from translator.hosts.xenstore import Xenstore
+        """Return the xenstored's client, a new one when the connection was lost."""
+        from translator.hosts.xenstore import Xenstore
 
-            self._xenstore = await Xenstore.connect(self.xenstore_path, timeout_s=self.request_timeout_s)
-        return self._xenstore
+        async with self._connecting:
+            if self._xenstore is None or not self._xenstore.is_open:
+                if self._xenstore is not None:
+                    await self._xenstore.close()
+                self._xenstore = await Xenstore.connect(self.xenstore_path, timeout_s=self.request_timeout_s)
+            return self._xenstore
 
-    async def qmp(self, device_model: str, domid: int | None = None) -> Qmp:
-        """Return the client of a device model's monitor; `domid` says where libxl put that of a Xen domain."""
-        if device_model not in self._qmps:
-            from translator.hosts.qmp import Qmp
+    async def qmp(self, device_model: str, domid: int | None) -> Qmp:
+        """Return the client of a device model's monitor, a new one when the connection was lost.
 
-            if device_model == PRIMARY and domid is not None:
-                self.qmp_paths.setdefault(PRIMARY, Path(f"/var/run/xen/qmp-libxl-{domid}"))
-            if device_model not in self.qmp_paths:
+        Args:
+            device_model: its name in the plan.
+            domid: whose device model; libxl's own socket is taken for a Xen domain's primary one if none is named.
+        """
+        from translator.hosts.qmp import Qmp
+
+        path = self._monitor_path(device_model, domid)
+        async with self._connecting:
+            if path not in self._qmps or not self._qmps[path].is_open:
+                if path in self._qmps:
+                    await self._qmps.pop(path).close()
+                self._qmps[path] = await Qmp.connect(path, timeout_s=self.request_timeout_s)
+            return self._qmps[path]
+
+    def names_monitor(self, device_model: str) -> bool:
+        """Tell whether a socket was named for the device model."""
+        return device_model in self.qmp_paths
+
+    def _monitor_path(self, device_model: str, domid: int | None) -> Path:
+        named = self.qmp_paths.get(device_model)
+        if named is not None:
+            owner = self._named_for.setdefault(device_model, domid)
+            if owner != domid:
                 raise HostError(
                     "T402",
-                    f"no QMP socket is known for device model {device_model!r}",
-                    f"name it: --qmp {device_model}=PATH",
+                    f"the socket {named} is that of domain {owner}, and domain {domid} is asked for",
+                    "use a Host for each domain, or leave qmp out to use libxl's own sockets",
                 )
-            self._qmps[device_model] = await Qmp.connect(
-                self.qmp_paths[device_model], timeout_s=self.request_timeout_s
-            )
-        return self._qmps[device_model]
+            return named
+        if device_model == PRIMARY and domid is not None:
+            return Path(f"/var/run/xen/qmp-libxl-{domid}")
+        raise HostError(
+            "T402", f"no QMP socket is known for device model {device_model!r}", f"name it: --qmp {device_model}=PATH"
+        )
 
     @property
     def sysfs(self) -> Sysfs:
@@ -110,36 +136,6 @@ class Host:
         from translator.hosts.sysfs import Sysfs
 
         return Sysfs(self.sysfs_root)
-
-    async def perform(self, action: Action, device_model: str | None) -> None:
-        """See `translator.execute.Performer`."""
-        match action:
-            case Transaction(operations, wait):
-                xenstore = await self.xenstore()
-                await xenstore.commit(operations)
-                if wait is not None:
-                    await self._wait_for_answer(wait)
-            case Wait():
-                await (await self.xenstore()).wait(action.path, action.values, self._limit(action))
-            case QmpCommand("device_del", arguments):
-                # an answer to device_del is not an effect: the device goes when QEMU and the guest let it
-                await (await self.qmp(device_model or "")).remove_device(str(arguments["id"]), self.request_timeout_s)
-            case QmpCommand(command, arguments):
-                await (await self.qmp(device_model or "")).execute(command, arguments)
-            case SysfsWrites(writes):
-                for write in writes:
-                    self.sysfs.write(write.path, write.value)
-
-    async def _wait_for_answer(self, wait: Wait) -> None:
-        """Give a backend its time to close; one that is gone never answers, and its nodes go all the same."""
-        try:
-            await (await self.xenstore()).wait(wait.path, wait.values, self._limit(wait))
-        except HostError as error:
-            if error.code != "T407":
-                raise
-
-    def _limit(self, wait: Wait) -> float:
-        return wait.timeout_s if self.timeout_s is None else self.timeout_s
 
     async def close(self) -> None:
         """Close what was opened."""
@@ -149,3 +145,48 @@ class Host:
             await qmp.close()
         if xenstore is not None:
             await xenstore.close()
+
+
+class Performer:
+    """Carries out actions on one domain of a host; see `translator.execute.Performer`."""
+
+    def __init__(self, host: Host, domid: int | None) -> None:
+        self._host = host
+        self._domid = domid
+        self._made: set[str] = set()  # xenstore directories that were not there before
+
+    async def perform(self, action: Action, device_model: str | None) -> None:
+        """Carry the action out; an effect that takes time is waited for."""
+        host = self._host
+        match action:
+            case Transaction(operations, wait):
+                await self._commit(operations)
+                if wait is not None:
+                    await self._wait_for_answer(wait)
+            case Wait():
+                await (await host.xenstore()).wait(action.path, action.values, self._limit(action))
+            case QmpCommand("device_del", arguments):
+                # an answer to device_del is not an effect: the device goes when QEMU and the guest let it
+                monitor = await host.qmp(device_model or PRIMARY, self._domid)
+                await monitor.remove_device(str(arguments["id"]), host.request_timeout_s)
+            case QmpCommand(command, arguments):
+                await (await host.qmp(device_model or PRIMARY, self._domid)).execute(command, arguments)
+            case SysfsWrites(writes):
+                for write in writes:
+                    host.sysfs.write(write.path, write.value)
+
+    async def _commit(self, operations: Sequence[XenstoreOp]) -> None:
+        # a directory that was there before us stays, empty or not
+        ours = [one for one in operations if one.op != "rm-empty" or one.path in self._made]
+        self._made |= await (await self._host.xenstore()).commit(ours)
+
+    async def _wait_for_answer(self, wait: Wait) -> None:
+        """Give a backend its time to close; one that is gone never answers, and its nodes go all the same."""
+        try:
+            await (await self._host.xenstore()).wait(wait.path, wait.values, self._limit(wait))
+        except HostError as error:
+            if error.code != "T407":
+                raise
+
+    def _limit(self, wait: Wait) -> float:
+        return wait.timeout_s if self._host.timeout_s is None else self._host.timeout_s

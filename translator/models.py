@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from translator.topology import Hypervisor, Kind, Type
+from translator.topology import Guest, Hypervisor, Kind, Type
 
 Speed = Literal["low", "full", "high", "super"]
 SLOW: tuple[Speed, ...] = ("low", "full")
@@ -25,6 +25,9 @@ ALL: tuple[Speed, ...] = ("low", "full", "high", "super")
 
 XEN: tuple[Hypervisor, ...] = ("xen",)
 ANY: tuple[Hypervisor, ...] = ("xen", "qemu", "kvm")
+
+
+XEN_MACHINES: dict[Guest, str] = {"hvm": "xenfv", "pv": "xenpv", "pvh": "xenpvh"}
 
 
 class ControllerKind(NamedTuple):

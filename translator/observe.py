@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from translator.errors import HostError
+from translator.hosts.sysfs import fits
 from translator.layouts import layout_named
-from translator.models import CANONICAL, DEVICE_DRIVERS, DRIVERS, ControllerKind
-from translator.parse import XEN_MACHINES
+from translator.models import CANONICAL, DEVICE_DRIVERS, DRIVERS, XEN_MACHINES, ControllerKind
 from translator.topology import (
     PRIMARY,
     Companion,
@@ -33,9 +34,9 @@ if TYPE_CHECKING:
 
 # What QEMU is asked of a device beyond its place: a choice of ports, a companion's master, a host device's name.
 _PROPERTIES: dict[str, tuple[str, ...]] = {
-    **{driver: ("p2",) for driver, row in DRIVERS.items() if not row.ports.fixed},
-    **{driver: ("masterbus", "firstport") for driver, row in DRIVERS.items() if row.startport is not None},
-    "usb-host": ("hostbus", "hostaddr", "hostport", "vendorid", "productid"),
+    **{driver: ("addr",) if row.ports.fixed else ("addr", "p2") for driver, row in DRIVERS.items()},
+    **{driver: ("addr", "masterbus", "firstport") for driver, row in DRIVERS.items() if row.startport is not None},
+    "usb-host": ("hostdevice", "hostbus", "hostaddr", "hostport", "vendorid", "productid"),
 }
 
 _GUESTS: dict[str, Guest] = {"hvm": "hvm", "pv": "pv", "pvh": "pvh"}
@@ -46,36 +47,47 @@ class Observation(NamedTuple):
 
     `lacking` are ids of steps whose effect is not there although another part of the same controller or device
     is: a record that QEMU has no device for, or a device that no record tells of.
-    `states` are a PV controller's backend and frontend states (XenbusState), by index.
+    `states` are a PV controller's backend and frontend states (XenbusState), by index. `ids` are the names of
+    all devices in QEMU, whoever made them, and `foreign` what of them sits on a port and is of no kind of ours:
+    driver by controller and port.
     """
 
     topology: Topology
     lacking: frozenset[str]
     states: Mapping[int, tuple[int | None, int | None]]
+    ids: frozenset[str]
+    foreign: Mapping[tuple[int, str], str]
 
 
 async def observe(
-    host: Host, *, domid: int | None, layout: LayoutName | None = None, expect_qmp: bool = False
+    host: Host,
+    *,
+    domid: int | None,
+    layout: LayoutName | None = None,
+    expect_qmp: bool = False,
+    names: Mapping[str, int] | None = None,
 ) -> Observation:
     """Return what a running domain has.
 
     Args:
         domid: a Xen domain's id; None for a QEMU that no xenstore knows of.
         layout: where the records live; libxl for a Xen domain if None.
+        names: controllers' indexes by id, where the id does not tell the index: aliases of the user's.
         expect_qmp: whether a monitor that cannot be reached is an error although no record points at QEMU.
 
     Raises:
         HostError: the host cannot be reached, or has no such domain.
     """
-    reader = _Reader(host, domid, layout_named(layout or ("qemu" if domid is None else "libxl")))
+    reader = _Reader(host, domid, layout_named(layout or ("qemu" if domid is None else "libxl")), names or {})
     return await reader.read(expect_qmp)
 
 
 class _Reader:
-    def __init__(self, host: Host, domid: int | None, layout: Layout) -> None:
+    def __init__(self, host: Host, domid: int | None, layout: Layout, names: Mapping[str, int]) -> None:
         self.host = host
         self.domid = domid
         self.layout = layout
+        self.known_names = names
         self.lacking: set[str] = set()
 
     async def read(self, expect_qmp: bool) -> Observation:
@@ -83,14 +95,14 @@ class _Reader:
         records = await self.records()
         emulated = any(record.type == "emulated" for record in records)
         found: tuple[QomDevice, ...] = ()
-        if emulated or expect_qmp or self.domid is None or PRIMARY in self.host.qmp_paths:
+        if emulated or expect_qmp or self.domid is None or self.host.names_monitor(PRIMARY):
             found = await (await self.host.qmp(PRIMARY, self.domid)).devices(_PROPERTIES)
         by_index = {record.index: record for record in records}
         names: dict[str, int] = {}
         controllers = []
         for device in found:
             if device.driver in DRIVERS and device.id is not None and "masterbus" not in device.properties:
-                index = self.layout.controller_index(device.id)
+                index = self.known_names.get(device.id, self.layout.controller_index(device.id))
                 if index is not None:
                     names[device.id] = index
         for record in records:
@@ -114,11 +126,21 @@ class _Reader:
         states = {
             record.index: (record.state, record.frontend_state) for record in records if record.type != "emulated"
         }
-        return Observation(topology, frozenset(self.lacking), states)
+        return Observation(
+            topology,
+            frozenset(self.lacking),
+            states,
+            ids=frozenset(device.id for device in found if device.id is not None),
+            foreign={
+                (names[controller], device.port): device.driver
+                for device in found
+                if device.port and device.driver not in DEVICE_DRIVERS and (controller := _bus_of(device)) in names
+            },
+        )
 
     async def identity(self) -> DomainIdentity:
         if self.domid is None:
-            qmp = await self.host.qmp(PRIMARY)
+            qmp = await self.host.qmp(PRIMARY, None)
             name = await qmp.execute("query-name")
             uuid = await qmp.execute("query-uuid")
             machine = await qmp.execute("qom-get", {"path": "/machine", "property": "type"})
@@ -179,7 +201,7 @@ class _Reader:
                 model=DRIVERS[one.driver].name,
                 driver=one.driver,
                 startport=msgspec.convert(one.properties.get("firstport", 0), int),
-                pci=None,
+                pci=_pci(one),
                 properties={},
                 source=None,
             )
@@ -199,7 +221,7 @@ class _Reader:
             device_model=PRIMARY,
             backend=None,
             companions=tuple(sorted(companions, key=lambda companion: companion.startport)),
-            pci=None,
+            pci=_pci(device) if device else None,
             properties={},
             implicit=False,
             source=None,
@@ -212,7 +234,7 @@ class _Reader:
         emulated = {record.index for record in records if record.type == "emulated"}
         known = {device.path: device for device in self.host.sysfs.usb_devices()} if given or found else {}
         for device in found:
-            controller = names.get((device.parent_bus or "").rpartition("/")[2].removesuffix(".0"))
+            controller = names.get(_bus_of(device))
             if device.driver not in DEVICE_DRIVERS or controller is None or not device.port:
                 continue
             row = DEVICE_DRIVERS[device.driver]
@@ -273,18 +295,37 @@ def _paravirtual(record: ControllerRecord) -> Controller:
     )
 
 
+def _bus_of(device: QomDevice) -> str:
+    """Return the id of the controller whose bus a USB device sits on."""
+    return device.parent_bus.rpartition("/")[2].removesuffix(".0")
+
+
+def _pci(device: QomDevice) -> str | None:
+    """Return the PCI address of a controller on the root bus; behind a bridge only the guest gives the numbers."""
+    addr = device.properties.get("addr")
+    if not isinstance(addr, int) or addr < 0 or not device.parent_bus.endswith(("/pci.0", "/pcie.0")):
+        return None
+    return f"0000:00:{addr >> 3:02x}.{addr & 7:x}"
+
+
 def _host_device(device: QomDevice, known: Iterable[HostDevice], path: str | None) -> HostDevice:
-    """Return which host device a `usb-host` stands for, completed from sysfs where that has it."""
-    numbers = {
-        name: msgspec.convert(device.properties.get(property) or 0, int) or None
-        for name, property in (
-            ("bus", "hostbus"),
-            ("device", "hostaddr"),
-            ("vendor", "vendorid"),
-            ("product", "productid"),
-        )
-    }
-    fitting = [
-        found for found in known if all(value in (None, getattr(found, name)) for name, value in numbers.items())
-    ]
-    return fitting[0] if len(fitting) == 1 else HostDevice(**numbers, path=path)
+    """Return which host device a `usb-host` stands for, completed from sysfs where that has exactly one such."""
+
+    def number(name: str) -> int | None:
+        return msgspec.convert(device.properties.get(name) or 0, int) or None
+
+    told = HostDevice(
+        bus=number("hostbus"),
+        device=number("hostaddr"),
+        vendor=number("vendorid"),
+        product=number("productid"),
+        path=path,
+    )
+    if match := re.fullmatch(r"/dev/bus/usb/([0-9]{3,})/([0-9]{3,})", str(device.properties.get("hostdevice") or "")):
+        told = HostDevice(bus=int(match[1]), device=int(match[2]), path=path)
+    elif told.bus is not None and path is None and (port := device.properties.get("hostport")):
+        told = msgspec.structs.replace(told, path=f"{told.bus}-{port}")
+    if told == HostDevice():
+        return told
+    fitting = [found for found in known if fits(found, told)]
+    return fitting[0] if len(fitting) == 1 else told

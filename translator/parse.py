@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from translator.domain import ControllerElement, DeviceElement, Domain, PciAddress, UsbAddress
 from translator.errors import Diagnostic, DocumentError
+from translator.models import XEN_MACHINES
 from translator.topology import HostDevice, Untranslated
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 HYPERVISORS: dict[str, Hypervisor] = {"xen": "xen", "qemu": "qemu", "kvm": "kvm"}
 XEN_GUESTS: dict[str, Guest] = {"hvm": "hvm", "linux": "pv", "xen": "pv", "xenpvh": "pvh"}
 QEMU_GUESTS: dict[str, Guest] = {"hvm": "hvm"}
-XEN_MACHINES: dict[Guest, str] = {"hvm": "xenfv", "pv": "xenpv", "pvh": "xenpvh"}
 # Source: the default machine that libvirt takes from `qemu-system-ARCH -machine help`.
 QEMU_MACHINES = {
     "x86_64": "pc",
@@ -35,16 +35,22 @@ QEMU_MACHINES = {
 }
 INPUTS: dict[str, Kind] = {"tablet": "tablet", "mouse": "mouse", "keyboard": "keyboard"}
 
+# Xen has no domain beyond. Source: DOMID_FIRST_RESERVED (xen/include/public/xen.h), less one.
+_DOMID_MAX = 0x7FF0 - 1
 _SIGNED_MAX = 2**31 - 1
 _UNSIGNED_MAX = 2**32 - 1
 _NUMBERS = {
     10: re.compile(r"[ \t\n\v\f\r]*(\+?\d+)", re.ASCII),
     0: re.compile(r"[ \t\n\v\f\r]*(\+?(?:0[xX][0-9a-fA-F]+|0[0-7]*|[1-9]\d*))", re.ASCII),
 }
-# A dot between two components may be missing where the next still reads as a number: "1 2" is 1.2.
-_PORT = re.compile(r"[ \t\n\v\f\r]*\+?\d+(?:\.?[ \t\n\v\f\r]*\+?\d+){0,3}", re.ASCII)
+# A dot between two components may be missing where the next still reads as a number: "1 2" is 1.2. Possessive,
+# so that a row of digits is never tried in parts.
+_PORT = re.compile(r"[ \t\n\v\f\r]*+\+?\d++(?:\.?[ \t\n\v\f\r]*+\+?\d++){0,3}", re.ASCII)
 _UUID = re.compile(r"[0-9a-f]{32}")
 _USER_ALIAS = re.compile(r"ua-[A-Za-z0-9_-]*")
+# More digits than any limit has.
+_MOST_DIGITS = 20
+_LONGEST_WORD = 60
 
 
 def parse(document: Document) -> Domain:
@@ -65,6 +71,7 @@ class _Parser:
     def __init__(self, document: Document) -> None:
         self.document = document
         self.faults: list[Diagnostic] = []
+        self.aliases: set[str] = set()
 
     def domain(self) -> Domain:
         root = self.document.root
@@ -74,6 +81,10 @@ class _Parser:
         os_type = root.find("os/type")
         arch = (os_type.get("arch") if os_type is not None else None) or "x86_64"
         machine = os_type.get("machine") if os_type is not None else None
+        if os_type is not None:
+            for attribute in ("arch", "machine"):
+                if os_type.get(attribute):
+                    self.check_word(_Place(os_type, f"{place.path}/os/type"), attribute, attribute)
         if not machine:
             machine = XEN_MACHINES[guest] if hypervisor == "xen" else QEMU_MACHINES.get(arch, "none")
         controllers: list[ControllerElement] = []
@@ -85,6 +96,8 @@ class _Parser:
             tag = child.element.tag
             if tag == "emulator":
                 emulator = (child.element.text or "").strip() or None
+                if emulator:
+                    self.check_word(child, None, "emulator", path=True)
                 continue
             part: ControllerElement | DeviceElement | None = None
             if tag == "controller" and child.element.get("type") == "usb":
@@ -111,7 +124,7 @@ class _Parser:
             guest=guest,
             arch=arch,
             machine=machine,
-            domid=self.number(place, "id", most=32751) if root.get("id") not in (None, "-1") else None,
+            domid=self.domid(place) if hypervisor == "xen" else None,
             emulator=emulator,
             controllers=tuple(controllers),
             devices=tuple(devices),
@@ -132,10 +145,16 @@ class _Parser:
             "T316",
             domain,
             "type",
-            f"domain type {word!r} is not one that can be translated",
+            f"domain type {_quoted(word or '')} is not one that can be translated",
             _possible(HYPERVISORS),
         )
         return "qemu"
+
+    def domid(self, domain: _Place) -> int | None:
+        """Return the id of a running Xen domain; QEMU's domains have one too, but only libvirt knows it."""
+        if domain.element.get("id") == "-1":
+            return None
+        return self.number(domain, "id", most=_DOMID_MAX)
 
     def guest(self, domain: _Place, hypervisor: Hypervisor) -> Guest:
         element = domain.element.find("os/type")
@@ -153,7 +172,7 @@ class _Parser:
             "T316",
             place,
             None,
-            f"os type {word!r} does not exist for domain type {hypervisor!r}",
+            f"os type {_quoted(word)} does not exist for domain type {hypervisor!r}",
             _possible(known),
         )
         return "hvm"
@@ -161,15 +180,8 @@ class _Parser:
     def name(self, domain: _Place) -> str:
         element = domain.element.find("name")
         name = (element.text or "") if element is not None else ""
-        if not name.strip() or "/" in name or name in (".", "..") or not name.isprintable():
-            place = _Place(element if element is not None else domain.element, f"{domain.path}/name")
-            self.fault(
-                "T319",
-                place,
-                None,
-                f"the domain's name is {name!r}",
-                "a name is not empty and has no '/', no line break and no other control character",
-            )
+        place = _Place(element if element is not None else domain.element, f"{domain.path}/name")
+        self.check_word(place, None, "domain's name")
         return name
 
     def uuid(self, domain: _Place) -> str | None:
@@ -183,7 +195,7 @@ class _Parser:
                 "T319",
                 _Place(element, f"{domain.path}/uuid"),
                 None,
-                f"{text!r} is not a UUID",
+                f"{_quoted(text)} is not a UUID",
                 "a UUID has 32 hexadecimal digits: 8-4-4-4-12",
             )
             return None
@@ -206,9 +218,19 @@ class _Parser:
             ports=self.number(place, "ports", most=_SIGNED_MAX),
             startport=self.number(master, "startport", most=_UNSIGNED_MAX) if master else None,
             pci=pci,
-            alias=self.alias(place),
-            backend=backend.element.get("name") if backend else None,
+            alias=self.own_alias(place),
+            backend=self.backend(backend) if backend else None,
         )
+
+    def backend(self, backend: _Place) -> str | None:
+        """Return the backend domain's name, or its id in digits."""
+        name = backend.element.get("name", "")
+        if name.isascii() and name.isdigit():
+            number = self.number(backend, "name", most=_DOMID_MAX)
+            return None if number is None else str(number)
+        # the name stands in a placeholder, which the first brace would end
+        self.check_word(backend, "name", "backend domain's name", forbidden="/}")
+        return name
 
     def device(self, place: _Place, ordinal: int) -> DeviceElement | None:
         """Return the USB device that the element stands for; None when it is none of USB's."""
@@ -232,7 +254,7 @@ class _Parser:
             kind=kind,
             ordinal=ordinal,
             address=self.usb_address(place),
-            alias=self.alias(place),
+            alias=self.own_alias(place),
             host=host,
         )
 
@@ -287,7 +309,7 @@ class _Parser:
                 "T306",
                 address,
                 "type",
-                f"a USB device cannot have an address of type {kind!r}",
+                f"a USB device cannot have an address of type {_quoted(kind or '')}",
                 _possible(("usb",)),
             )
             return None
@@ -309,7 +331,45 @@ class _Parser:
         name = alias.element.get("name", "") if alias else ""
         return name if _USER_ALIAS.fullmatch(name) else None
 
-    # Elements, numbers, faults
+    def own_alias(self, place: _Place) -> str | None:
+        """Return the user's alias, which no other element may have: it becomes the id of a QMP device."""
+        name = self.alias(place)
+        if name is None:
+            return None
+        if name in self.aliases:
+            self.fault(
+                "T319",
+                self.child(place, "alias") or place,
+                "name",
+                f"the alias {_quoted(name)} is given twice",
+                "each controller and device has an alias of its own",
+            )
+        self.aliases.add(name)
+        return name
+
+    # Words, elements, numbers, faults
+
+    def check_word(
+        self, place: _Place, attribute: str | None, what: str, *, path: bool = False, forbidden: str = "/"
+    ) -> None:
+        """Refuse a text that would be more than a word in a plan: part of a path, a placeholder, a second line."""
+        word = (place.element.text if attribute is None else place.element.get(attribute)) or ""
+        bad = "" if path else forbidden
+        if (
+            not word.strip()
+            or word in (".", "..")
+            or not (word.strip() if path else word).isprintable()
+            or "${" in word
+            or any(character in word for character in bad)
+        ):
+            without = ", ".join(repr(sign) for sign in (*bad, "${"))
+            self.fault(
+                "T319",
+                place,
+                attribute,
+                f"the {what} is {_quoted(word)}",
+                f"it is not empty and has no {without}, no line break and no other control character",
+            )
 
     def children(self, domain: _Place) -> list[_Place]:
         counts: dict[str, int] = {}
@@ -336,12 +396,12 @@ class _Parser:
         match = _NUMBERS[base].fullmatch(text)
         if match is None:
             kind = "a whole number" if base == 10 else "a whole number (decimal, 0x… or 0…)"
-            self.fault("T306", place, attribute, f"{attribute} is {text!r}, which is not {kind} of at least 0")
+            self.fault("T306", place, attribute, f"{attribute} is {_quoted(text)}, which is not {kind} of at least 0")
             return None
         value = _c_number(match[1], base)
         if value > most:
             shown = hex(most) if base == 0 else str(most)
-            self.fault("T306", place, attribute, f"{attribute} is {text!r}; the largest possible is {shown}")
+            self.fault("T306", place, attribute, f"{attribute} is {_quoted(text)}; the largest possible is {shown}")
             return None
         return value
 
@@ -350,13 +410,13 @@ class _Parser:
         text = address.element.get("port")
         if text is None:
             return None
-        numbers = [int(digits) for digits in re.findall(r"\d+", text, re.ASCII)]
+        numbers = [_decimal(digits) for digits in re.findall(r"\d+", text, re.ASCII)]
         if not _PORT.fullmatch(text) or max(numbers) > _UNSIGNED_MAX:
             self.fault(
                 "T306",
                 address,
                 "port",
-                f"port is {text!r}, which is not a USB port",
+                f"port is {_quoted(text)}, which is not a USB port",
                 "a port is one to four numbers with dots between, from the root port down: '1', '1.2'",
             )
             return None
@@ -383,11 +443,20 @@ def _possible(words: Iterable[str]) -> str:
     return f"possible: {', '.join(words)}"
 
 
+def _quoted(word: str) -> str:
+    return repr(word if len(word) <= _LONGEST_WORD else word[:_LONGEST_WORD] + "…")
+
+
+def _decimal(digits: str) -> int:
+    """Read decimal digits; a number beyond every limit stays beyond, whose thousands of digits Python refuses."""
+    return int(digits.lstrip("0")[:_MOST_DIGITS] or "0")
+
+
 def _c_number(text: str, base: int) -> int:
     """Read digits as C does: with base 0 a leading 0 means octal."""
     digits = text.lstrip("+")
     if base == 10:
-        return int(digits)
+        return _decimal(digits)
     if digits[:2] in ("0x", "0X"):
         return int(digits, 16)
-    return int(digits, 8 if digits[0] == "0" else 10)
+    return int(digits, 8) if digits[0] == "0" else _decimal(digits)

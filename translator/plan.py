@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from translator.errors import Diagnostic, PlanError, Severity, Source
+from translator.models import MODELS
 from translator.topology import (
     Controller,
     Device,
@@ -36,7 +37,7 @@ from translator.topology import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 FORMAT = "translator-plan/1"
 
@@ -49,9 +50,9 @@ class XenstoreOp(msgspec.Struct, frozen=True, omit_defaults=True):
     """One operation of a transaction.
 
     write          set `value`; `permissions` are set too when given
-    mkdir          create an empty node where there is none; `permissions` are set too when given
+    mkdir          create an empty node with `permissions` where there is none; one that is there stays as it is
     rm             remove the node and everything below it; an absent node is fine
-    rm-empty       remove the node if it exists and has neither children nor a value
+    rm-empty       remove the node if it has neither children nor a value; in an undo, only one that was made
     expect         fail unless the node exists and, when `value` is given, has it
     expect-absent  fail if the node exists
 
@@ -169,14 +170,17 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         """
         try:
             head = msgspec.json.decode(text, type=_WireHead)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise _damaged(f"this is not a plan: {error}") from error
         if head.format != FORMAT:
             raise _damaged(f"the plan's format is {head.format!r}, and this version reads {FORMAT!r}")
         try:
-            return _from_wire(msgspec.json.decode(text, type=_WirePlan))
-        except msgspec.DecodeError as error:
+            plan = _from_wire(msgspec.json.decode(text, type=_WirePlan))
+        except (msgspec.DecodeError, RecursionError) as error:
             raise _damaged(f"the plan is damaged: {error}") from error
+        for fault in _inconsistencies(plan):
+            raise _damaged(f"the plan is damaged: {fault}")
+        return plan
 
     def bind(
         self,
@@ -188,7 +192,21 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         """Return the plan with its placeholders replaced by a host's facts; those not given stay.
 
         `hostdevs` maps a selector (`1.8`, `046d:c52b`) to the device that it names, complete with its path.
+
+        Raises:
+            PlanError: the plan is bound to another domid.
         """
+        bound_to = self.topology.domain.domid
+        if domid is not None and bound_to not in (None, domid):
+            raise PlanError(
+                [
+                    Diagnostic(
+                        code="T111",
+                        message=f"the plan is for domain {bound_to}, and cannot be bound to domain {domid}",
+                        help="make it again from the document, with the domid that is meant or with none",
+                    )
+                ]
+            )
         facts: dict[str, str] = {}
         if domid is not None:
             facts["domid"] = str(domid)
@@ -237,6 +255,34 @@ def _substitute(value: Any, facts: Mapping[str, str]) -> Any:
     if isinstance(value, dict):
         return {key: _substitute(item, facts) for key, item in value.items()}
     return value
+
+
+_PORT = re.compile(r"[1-9][0-9]{0,8}(\.[1-9][0-9]{0,8}){0,3}")
+_STEP_ID = re.compile(r"(controller:[a-z]+:[0-9]{1,9}|device:[a-z]+:[0-9]{1,9}:[0-9.]+)(:[a-z0-9-]+)?")
+
+
+def _inconsistencies(plan: Plan) -> Iterator[str]:
+    """Yield what a file may say that no plan of ours does and that the stages behind it rely on."""
+    topology = plan.topology
+    indexes = {controller.index for controller in topology.controllers}
+    if topology.domain.domid is not None and topology.domain.domid < 1:
+        yield f"there is no guest with domid {topology.domain.domid}"
+    for controller in topology.controllers:
+        if controller.type == "emulated" and controller.model not in MODELS:
+            yield f"unknown controller model {controller.model!r}"
+    for device in topology.devices:
+        if device.controller not in indexes:
+            yield f"a {device.kind} is on controller {device.controller}, which is not in the plan"
+        if not _PORT.fullmatch(device.port):
+            yield f"{device.port!r} is not a port"
+    for step in plan.steps:
+        if not _STEP_ID.fullmatch(step.id):
+            yield f"{step.id!r} is not the id of a step"
+        if step.stage == "launch" and step.target != "qmp":
+            yield f"step {step.id} is for QEMU's command line, and its target is {step.target}"
+        for action in (step.action, step.undo):
+            if isinstance(action, QmpCommand) and action.execute == "device_del" and "id" not in action.arguments:
+                yield f"step {step.id} deletes a device without an id"
 
 
 def _damaged(message: str) -> PlanError:

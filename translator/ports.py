@@ -55,8 +55,6 @@ class PortTree:
         level._taken.add(last)
         if hub_ports:
             level._hubs[last] = PortTree(hub_ports, path)
-            # its ports are new room below every level that may have been found full
-            self._reopen(path)
 
     def lowest_free(self) -> tuple[int, ...] | None:
         """Return the path of the next free port: the lowest one here, else the first that a hub below has."""
@@ -71,14 +69,6 @@ class PortTree:
                 return found
         self._full = True
         return None
-
-    def _reopen(self, path: tuple[int, ...]) -> None:
-        level = self
-        for port in path:
-            level._full = False
-            if port not in level._hubs:
-                return
-            level = level._hubs[port]
 
 
 def _dotted(path: tuple[int, ...]) -> str:

@@ -145,7 +145,7 @@ class _Resolver:
             slot = self.slot(element)
             if slot is not None:
                 slots.append(slot)
-            elif element.index is not None:
+            elif element.index is not None and self.faults:
                 self.refused.add(element.index)
         slots = _in_list_order(slots)
         _give_indexes(slots)
@@ -202,6 +202,14 @@ class _Resolver:
                 f"model {row.name!r} is emulated, and a {self.domain.guest.upper()} guest has no emulated USB",
                 "@model",
                 "name a paravirtual model: 'qusb2' or 'xenusb2'",
+            )
+        elif paravirtual and element.startport is not None:
+            self.fault(
+                "T315",
+                element,
+                f"model {row.name!r} is paravirtual, and only an emulated controller can be a companion",
+                "master",
+                "remove <master>",
             )
         elif paravirtual and row.kind.version not in self.layout.pv_versions:
             self.fault(
@@ -426,7 +434,7 @@ class _Resolver:
         if slot is None:
             return
         if not self.carries(slot, element):
-            self.fault("T314", element, _cannot_carry(slot, element), "address/@bus", "name an emulated controller")
+            self.fault("T314", element, _cannot_carry(slot, element), "address/@bus", "name another controller")
             return
         try:
             slot.tree.take(port_key(port), DEVICE_KINDS[element.kind].ports)
@@ -497,8 +505,12 @@ class _Resolver:
         return [row for row in rows if not speeds or speeds & set(row.speeds)][:1]
 
     def carries(self, slot: _Slot, element: DeviceElement) -> bool:
-        """Tell whether the controller can have such a device at all: a PV one has the host's devices only."""
-        return slot.row.kind.type == "emulated" or element.kind == "hostdev"
+        """Tell whether the controller can have such a device at all.
+
+        A PV one has the host's devices only, and "the host" is the domain that serves it: of another domain's
+        devices we know nothing. Source: libxl refuses "adding USB device from non-Dom0 backend".
+        """
+        return slot.row.kind.type == "emulated" or (element.kind == "hostdev" and _backend(slot.element) == 0)
 
     def runs_on(self, slot: _Slot, element: DeviceElement) -> bool:
         speeds = DEVICE_KINDS[element.kind].speeds
@@ -691,7 +703,10 @@ def _backend(element: ControllerElement | None) -> int | str:
 
 
 def _cannot_carry(slot: _Slot, element: DeviceElement) -> str:
-    return f"controller {slot.number} ({slot.row.name}) is paravirtual, and a {element.kind} is emulated"
+    where = f"controller {slot.number} ({slot.row.name})"
+    if element.kind == "hostdev":
+        return f"{where} is served by domain {_backend(slot.element)}, whose USB devices are not this host's"
+    return f"{where} is paravirtual, and a {element.kind} is emulated"
 
 
 def _either(words: Iterable[object]) -> str:

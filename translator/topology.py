@@ -19,7 +19,7 @@ Kind = Literal[
     "hostdev", "redirdev", "tablet", "mouse", "keyboard", "hub", "disk", "smartcard", "sound", "serial", "net"
 ]
 Family = Literal["usb"]
-Layout = Literal["libxl", "rfc7", "qemu"]
+Layout = Literal["libxl", "qemu"]
 
 PRIMARY = "primary"  # the device model that every domain has
 

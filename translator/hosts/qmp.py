@@ -94,6 +94,11 @@ class Qmp:
             ) from error
         return cls(client, name, timeout_s)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the connection was not lost yet."""
+        return self._client.runstate is Runstate.RUNNING
+
     async def close(self) -> None:
         """Give the monitor free for its next client; what waits fails with T408."""
         # disconnect() raises what had ended the connection before; whoever waited for an answer was told.
@@ -108,7 +113,7 @@ class Qmp:
             OutcomeUnknown: T408, the command was sent, and the connection broke or the deadline passed.
             HostError: T408, the connection was lost before.
         """
-        if self._client.runstate is not Runstate.RUNNING:
+        if not self.is_open:
             raise HostError("T408", f"{self._path}: the connection to QEMU is lost; {command} was not sent")
         try:
             async with asyncio.timeout(self._timeout_s):

@@ -39,7 +39,7 @@ class Sysfs:
             HostError: T411 there is none; T412 several fit, and the message lists them.
         """
         devices = self.usb_devices()
-        fitting = [found for found in devices if _fits(found, wanted)]
+        fitting = [found for found in devices if fits(found, wanted)]
         if not fitting:
             raise HostError(
                 "T411",
@@ -79,7 +79,8 @@ class Sysfs:
         return HostDevice(bus=bus, device=number, vendor=vendor, product=product, path=device.name)
 
 
-def _fits(found: HostDevice, wanted: HostDevice) -> bool:
+def fits(found: HostDevice, wanted: HostDevice) -> bool:
+    """Tell whether a device of the host is one that `wanted` names: all that `wanted` says is true of it."""
     return all(
         getattr(wanted, name) in (None, getattr(found, name))
         for name in ("bus", "device", "vendor", "product", "path")

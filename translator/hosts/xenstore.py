@@ -86,6 +86,11 @@ class Xenstore:
             raise
         return store
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the connection was not lost yet."""
+        return self._wire.is_open
+
     async def close(self) -> None:
         """Drop the connection; what waits fails at once with T408."""
         self._wire.lose("it was closed")
@@ -126,10 +131,13 @@ class Xenstore:
             level = below
         return dict(sorted(found.items(), key=lambda item: item[0].split("/")))
 
-    async def commit(self, operations: Sequence[XenstoreOp]) -> None:
+    async def commit(self, operations: Sequence[XenstoreOp]) -> frozenset[str]:
         """Carry the operations out in one transaction, in order; all of them or none.
 
         A conflict with another client begins again from the first guard, up to `ATTEMPTS` times.
+
+        Returns:
+            The paths that `mkdir` operations made, because they were not there.
 
         Raises:
             HostError: T404, a guard failed; T405, xenstored refused or the operation is not valid; T408, the
@@ -139,8 +147,9 @@ class Xenstore:
         for operation in operations:
             _check(operation)
         for attempt in range(ATTEMPTS):
-            if await self._attempt(operations):
-                return
+            made = await self._attempt(operations)
+            if made is not None:
+                return made
             await asyncio.sleep(random.uniform(0, min(0.0005 * 2**attempt, 0.05)))
         raise HostError(
             "T409",
@@ -229,20 +238,21 @@ class Xenstore:
                     return tuple(sorted(words(listing)))
         raise HostError("T409", f"the children of {path} changed {ATTEMPTS} times while they were listed")
 
-    async def _attempt(self, operations: Sequence[XenstoreOp]) -> bool:
-        """Run one transaction; return False when it was in conflict."""
+    async def _attempt(self, operations: Sequence[XenstoreOp]) -> frozenset[str] | None:
+        """Run one transaction; return what its mkdirs made, None when it was in conflict."""
         wire = self._wire
         start = wire.request(Op.TRANSACTION_START, "")
         ending = False
         try:
             transaction = int((await self.answer(start, "begin a transaction")).rstrip(b"\0"))
             steps = _Steps(self, wire, transaction)
+            await steps.look([operation.path for operation in operations if operation.op == "mkdir"])
             for operation in operations:
                 await steps.perform(operation)
             await steps.settle()
             end = wire.request(Op.TRANSACTION_END, "T", transaction=transaction)
             ending = True
-            return await self._end(end)
+            return frozenset(steps.absent) if await self._end(end) else None
         finally:
             if not ending:
                 wire.abort(start)
@@ -269,6 +279,14 @@ class _Steps:
         self._wire = wire
         self._transaction = transaction
         self._sent: list[tuple[int, str, asyncio.Future[bytes]]] = []
+        self.absent: set[str] = set()  # what mkdir is to make, and will have made
+
+    async def look(self, paths: Sequence[str]) -> None:
+        """Find out which of the nodes are absent, in one round trip."""
+        requests = {path: self._wire.request(Op.READ, path, transaction=self._transaction) for path in paths}
+        for path, request in requests.items():
+            if await self._store.answer_or_none(request, f"read {path}") is None:
+                self.absent.add(path)
 
     async def perform(self, operation: XenstoreOp) -> None:
         """Do one operation, as `translator.plan.XenstoreOp` describes it."""
@@ -278,8 +296,9 @@ class _Steps:
                 self._send(Op.WRITE, path, value=operation.value)
                 self._send_permissions(operation)
             case "mkdir":
-                self._send(Op.MKDIR, path)
-                self._send_permissions(operation)
+                if path in self.absent:
+                    self._send(Op.MKDIR, path)
+                    self._send_permissions(operation)
             case "rm":
                 self._send(Op.RM, path)
             case "rm-empty":

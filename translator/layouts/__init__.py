@@ -90,6 +90,8 @@ def layout_named(name: LayoutName) -> Layout:
         from translator.layouts.libxl import Libxl
 
         return Libxl()
-    from translator.layouts.qemu import Qemu
+    if name == "qemu":
+        from translator.layouts.qemu import Qemu
 
-    return Qemu()
+        return Qemu()
+    raise ValueError(f"there is no layout {name!r}")

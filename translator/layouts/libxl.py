@@ -12,7 +12,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from translator.layouts import ControllerRecord, Recorded
-from translator.models import Ports
+from translator.models import CANONICAL, ControllerKind, Ports
 from translator.plan import Transaction, Wait, XenstoreOp
 
 if TYPE_CHECKING:
@@ -42,6 +42,10 @@ _TYPES: dict[str, Type] = {word: type for type, word in _TYPE_WORDS.items()}
 _BACKENDS: dict[Type, str] = {"pv": "vusb", "qusb": "qusb"}
 
 _TOOLSTACK = ("n0",)
+
+# What a port may hold. A backend domain may write anything; of anything else only that it is there is passed on.
+_HOST_PATH = re.compile(r"[0-9]+-[0-9]+(\.[0-9]+)*")
+UNKNOWN = "unknown"
 
 
 class _Paths(NamedTuple):
@@ -102,6 +106,13 @@ class Libxl:
                 why=f"the domain has no other controller {controller.index}",
             ),
         ]
+        if controller.type != "emulated":
+            operations += (
+                XenstoreOp(
+                    op="expect-absent", path=path, why=f"nothing is left of an earlier controller {controller.index}"
+                )
+                for path in (paths.frontend, paths.backend)
+            )
         if controller.type == "qusb":
             operations.append(
                 XenstoreOp(
@@ -161,6 +172,7 @@ class Libxl:
             f"{paths.record if controller.type == 'emulated' else paths.backend}/port/{device.port.replace('.', '_')}"
         )
         path = f"${{hostdev:{device.host.selector}:path}}"
+        ours = f"port {device.port} of controller {controller.index} still has this device"
         free = f"port {device.port} of controller {controller.index} is free"
         if "." in device.port:
             # libxl knows root ports only; behind a hub the node is ours, so that the device is found all the same
@@ -172,7 +184,9 @@ class Libxl:
                         XenstoreOp(op="write", path=port, value=path, permissions=_TOOLSTACK),
                     )
                 ),
-                Transaction((XenstoreOp(op="rm", path=port),)),
+                Transaction(
+                    (XenstoreOp(op="expect", path=port, value=path, why=ours), XenstoreOp(op="rm", path=port))
+                ),
             )
         return Recorded(
             Transaction(
@@ -182,7 +196,12 @@ class Libxl:
                     XenstoreOp(op="write", path=port, value=path),
                 )
             ),
-            Transaction((XenstoreOp(op="write", path=port, value=""),)),
+            Transaction(
+                (
+                    XenstoreOp(op="expect", path=port, value=path, why=ours),
+                    XenstoreOp(op="write", path=port, value=""),
+                )
+            ),
         )
 
     def record_root(self, domid: int) -> str | None:
@@ -202,7 +221,7 @@ class Libxl:
             record = f"/libxl/{domid}/device/vusb/{index}"
             type = _TYPES.get(nodes.get(f"{record}/type", ""))
             version, ports = (_number(nodes.get(f"{record}/{name}")) for name in ("usb-ver", "num-ports"))
-            if type is None or version is None or ports is None:
+            if type is None or version is None or ports is None or ControllerKind(type, version) not in CANONICAL:
                 continue  # half a record is none: its maker has not finished, or died
             served = record
             backend = None
@@ -226,7 +245,7 @@ class Libxl:
                     state=_number(nodes.get(f"{served}/state")),
                     frontend_state=_number(nodes.get(f"/local/domain/{domid}/device/vusb/{index}/state")),
                     devices={
-                        port.replace("_", "."): taken[port]
+                        port.replace("_", "."): taken[port] if _HOST_PATH.fullmatch(taken[port]) else UNKNOWN
                         for port in sorted(taken)
                         if re.fullmatch(r"[0-9]+(_[0-9]+)*", port)
                     },

@@ -23,7 +23,7 @@ import msgspec
 from translator.errors import HostError
 from translator.hosts.sandbox.backend import Backends
 from translator.hosts.sandbox.monitor import Client, Monitor
-from translator.hosts.sandbox.qemu import Machine, QemuError
+from translator.hosts.sandbox.qemu import Board, Machine, QemuError
 from translator.hosts.sandbox.store import Store
 from translator.hosts.sandbox.usb import HostUsb, HostUsbDevice
 from translator.hosts.sandbox.xenstored import Connection
@@ -85,6 +85,8 @@ class Sandbox:
         asked = self._asked_directory
         self.directory = Path(tempfile.mkdtemp(prefix="sandbox-") if asked is None else asked)
         self.sysfs = self.directory / "sys"
+        if self.sysfs.exists():
+            raise HostError("T401", f"{self.sysfs} exists already", "give the sandbox a directory of its own")
         self.host_usb = HostUsb(self.sysfs)
         self.backends = Backends(self.store, self._backend_delay_s)
         for path in ("/tool", "/vm", "/libxl", "/local/domain/0/backend", "/local/domain/0/device-model"):
@@ -140,6 +142,7 @@ class Sandbox:
         launch: Sequence[Mapping[str, Any]] = (),
         guest_cooperates: bool = True,
         frontend_connects: bool = True,
+        board: Board = "pc",
     ) -> Guest:
         """Start a domain: its xenstore nodes as libxl makes them, and its QEMU.
 
@@ -150,6 +153,7 @@ class Sandbox:
             guest_cooperates: whether the guest lets go of PCI devices when asked; if not, they stay until a
                 `system_reset`.
             frontend_connects: whether the guest has a PV USB frontend driver.
+            board: the chipset of its machine.
 
         Raises:
             HostError: T406 when QEMU would refuse its command line.
@@ -160,7 +164,7 @@ class Sandbox:
             raise HostError("T403", f"the sandbox already has a domain {domid}")
         uuid = uuid or f"00000000-0000-4000-8000-{domid:012}"
         monitor = Monitor(name, uuid)
-        machine = Machine(self.host_usb, monitor.emit, self._later, guest_cooperates=guest_cooperates)
+        machine = Machine(self.host_usb, monitor.emit, self._later, guest_cooperates=guest_cooperates, board=board)
         monitor.machine = machine
         for device in launch:
             try:
@@ -199,6 +203,7 @@ class Sandbox:
             identity.uuid,
             domid=identity.domid,
             guest=identity.guest,
+            board="q35" if "q35" in identity.machine else "pc",
             launch=[
                 action.arguments
                 for action in launched

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _VERSION = {"qemu": {"micro": 22, "minor": 2, "major": 7}, "package": "sandbox"}
 _GREETING = {"QMP": {"version": _VERSION, "capabilities": []}}
-_MACHINE_TYPE = "pc-i440fx-7.2-machine"
+_MACHINE_TYPES = {"pc": "pc-i440fx-7.2-machine", "q35": "pc-q35-7.2-machine"}
 _MAX_INPUT = 1 << 20  # bytes of one message; QEMU's own limit is 64 MiB
 _DEVICE_PROPERTIES = (
     ("type", "string"),
@@ -72,6 +72,7 @@ class Monitor:
             "query-status": lambda: {"status": "running", "singlestep": False, "running": True},
             "query-name": lambda: {"name": self._name},
             "query-uuid": lambda: {"UUID": self._uuid},
+            "query-target": lambda: {"arch": "x86_64"},
             "query-commands": lambda: [{"name": name} for name in self._commands],
             "device_add": lambda **arguments: self.machine.add(arguments),
             "device_del": lambda *, id: self.machine.remove(id),
@@ -184,7 +185,7 @@ class Monitor:
     def _qom_get(self, *, path: str, property: str) -> Any:
         container = path.rstrip("/")
         if container in _CONTAINERS:
-            kind = _MACHINE_TYPE if container == "/machine" else "container"
+            kind = _MACHINE_TYPES[self.machine.board] if container == "/machine" else "container"
             if property != "type":
                 raise QemuError(_PROPERTY_GONE.format(kind, property))
             return kind

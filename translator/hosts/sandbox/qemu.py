@@ -9,7 +9,7 @@ device leaves only when the guest lets it.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from translator.hosts.sandbox.drivers import (
     ABSTRACT,
@@ -28,9 +28,18 @@ if TYPE_CHECKING:
 _ID = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")
 _ADDR = re.compile(r"(?:0x)?([0-9a-f]{1,2})(?:\.(?:0x)?([0-7]))?", re.IGNORECASE)
 _LARGEST = {"uint8": 0xFF, "uint32": 0xFFFFFFFF, "int32": 0x7FFFFFFF, "size": 2**64 - 1}
+Board = Literal["pc", "q35"]
+
 _DEEPEST = 5  # hubs in a chain
 _XHCI_PORTS = 15  # of each kind, at most; larger numbers are cut, not refused
-_BUILT_IN = {(0, 0): "i440FX", (1, 0): "PIIX3", (1, 1): "piix3-ide", (1, 3): "PIIX4_PM"}
+_BUILT_IN: dict[Board, dict[tuple[int, int], str]] = {
+    "pc": {(0, 0): "i440FX", (1, 0): "PIIX3", (1, 1): "piix3-ide", (1, 3): "PIIX4_PM"},
+    "q35": {(0, 0): "mch", (31, 0): "ICH9-LPC", (31, 2): "ich9-ahci", (31, 3): "ICH9-SMB"},
+}
+_ROOT_BUS: dict[Board, tuple[str, str]] = {
+    "pc": ("pci.0", "/machine/i440fx/pci.0"),
+    "q35": ("pcie.0", "/machine/q35/pcie.0"),
+}
 _PERIPHERAL = "/machine/peripheral"
 
 
@@ -71,9 +80,10 @@ class QemuDevice:
     """One device. `values` are the properties that were given; `path` is where it hangs in QEMU's tree."""
 
     def __init__(
-        self, driver: Driver, id: str | None, path: str, values: Mapping[str, Any], *, hotplugged: bool
+        self, driver: Driver, id: str | None, path: str, values: Mapping[str, Any], *, hotplugged: bool, board: Board
     ) -> None:
         self.driver = driver
+        self.board = board
         self.id = id
         self.path = path
         self.values = dict(values)
@@ -88,7 +98,7 @@ class QemuDevice:
     def parent_bus(self) -> str:
         """The path of the bus that it sits on, as `qom-get` gives it."""
         if self.driver.bus == "PCI":
-            return "/machine/i440fx/pci.0"
+            return _ROOT_BUS[self.board][1]
         owner = self.above or (self.usb.owner if self.usb else self)
         return f"{owner.path}/{owner.id or ''}.0"
 
@@ -99,6 +109,7 @@ class Machine:
     Args:
         host: the USB devices that `usb-host` can find.
         guest_cooperates: whether the guest lets go of PCI devices; if not, only a reset takes them away.
+        board: the chipset, which decides the PCI bus; a pcie.0 takes nothing while the machine runs.
     """
 
     def __init__(
@@ -108,7 +119,9 @@ class Machine:
         later: Callable[[Callable[[], None]], None],
         *,
         guest_cooperates: bool,
+        board: Board = "pc",
     ) -> None:
+        self.board = board
         self.devices: list[QemuDevice] = []
         self.chardevs: dict[str, QemuDevice | None] = {}  # by id, with its user
         self.blockdevs: dict[str, QemuDevice | None] = {}
@@ -188,7 +201,7 @@ class Machine:
             raise QemuError(f"Duplicate device ID '{id}'")
         values = {name: self._parsed(driver, name, value) for name, value in given.items()}
         path = f"{_PERIPHERAL}/{id}" if id is not None else f"{_PERIPHERAL}-anon/device[{self._anonymous}]"
-        device = QemuDevice(driver, id, path, values, hotplugged=hotplugged)
+        device = QemuDevice(driver, id, path, values, hotplugged=hotplugged, board=self.board)
         self._check_link(device)
         if driver.bus == "PCI":
             self._realize_pci(device)
@@ -226,7 +239,7 @@ class Machine:
             if not buses:
                 raise QemuError(f"No '{driver.bus}' bus found for device '{driver.name}'")
             return buses[-1]
-        found: dict[object, tuple[str, UsbBus | QemuDevice | None]] = {"pci.0": ("PCI", None)}
+        found: dict[object, tuple[str, UsbBus | QemuDevice | None]] = {_ROOT_BUS[self.board][0]: ("PCI", None)}
         found |= {bus.name: ("usb-bus", bus) for bus in self._buses}
         found |= {f"{reader.id}.0": ("ccid-bus", reader) for reader in readers}
         if name not in found:
@@ -283,8 +296,10 @@ class Machine:
 
     def _realize_pci(self, device: QemuDevice) -> None:
         name = device.driver.name
-        taken: dict[tuple[int, int], str] = dict(_BUILT_IN)
-        multifunction = {(1, 0)}
+        if self.board == "q35" and device.hotplugged:
+            raise QemuError("Bus 'pcie.0' does not support hotplugging")
+        taken: dict[tuple[int, int], str] = dict(_BUILT_IN[self.board])
+        multifunction = {(0x1F, 0) if self.board == "q35" else (1, 0)}
         for other in self.devices:
             if other.slot:
                 taken[other.slot] = other.driver.name
@@ -382,7 +397,9 @@ class Machine:
         """Chain a hub to the last free port; where it does not fit, the port stays free."""
         if bus.free[0].speeds & DRIVERS["usb-hub"].speeds and bus.free[0].path.count(".") < _DEEPEST:
             # It is in nobody's list: it hangs at /machine/unattached and leaves with its controller.
-            hub = QemuDevice(DRIVERS["usb-hub"], None, "/machine/unattached/device", {}, hotplugged=True)
+            hub = QemuDevice(
+                DRIVERS["usb-hub"], None, "/machine/unattached/device", {}, hotplugged=True, board=self.board
+            )
             self._realize_usb(hub, bus)
 
     def _check_usb(self, device: QemuDevice, port: Port, bus: UsbBus) -> None:

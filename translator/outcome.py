@@ -1,0 +1,29 @@
+"""What comes of carrying a plan out: an event for each step as it goes, and the result."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import msgspec
+
+from translator.plan import Step
+
+if TYPE_CHECKING:
+    from translator.observe import Observation
+
+Phase = Literal["begin", "done", "undo", "undone", "stuck"]
+
+
+class StepEvent(msgspec.Struct, frozen=True):
+    """What just happened to a step; `error` says why it is stuck."""
+
+    step: Step
+    phase: Phase
+    error: str | None = None
+
+
+class Applied(NamedTuple):
+    """The steps that were carried out (or would be, in a dry run), and what the host looked like afterwards."""
+
+    steps: tuple[Step, ...]
+    observation: Observation
