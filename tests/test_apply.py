@@ -26,7 +26,7 @@ from translator.hosts.qmp import Qmp
 from translator.hosts.sandbox import Sandbox
 from translator.hosts.sysfs import Sysfs
 from translator.hosts.xenstore import Xenstore
-from translator.plan import XenstoreOp
+from translator.plan import Transaction, XenstoreOp
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Iterator
@@ -339,6 +339,43 @@ def test_directories_of_others_stay_as_they_are(bench: Any) -> None:
     run(scenario())
 
 
+def test_what_a_killed_apply_left_is_not_taken_for_done(bench: Any) -> None:
+    """A controller whose backend never answered, and a record without a device, are brought to their end."""
+
+    async def scenario() -> None:
+        document = (FIXTURES / "hosts/mixed.xml").read_bytes().replace(b"nec-xhci' ports='4'", b"piix4-uhci'")
+        plan = translator.plan(translator.load(document), domid=DOMID)
+        first = [step for step in plan.steps if step.id in ("controller:usb:1", "controller:usb:0:record")]
+        async with bench(plan, backend="silent") as host:
+            client = await Xenstore.connect(host.xenstore)
+            for step in first:
+                assert isinstance(step.action, Transaction)
+                await client.commit(step.action.transaction)
+            await client.close()
+            before = await host.nodes()
+            with pytest.raises(HostError, match=r"controller:usb:1:backend failed: \[T407\]"):
+                await host._replace(timeout_s=0.3).apply(plan)
+            assert await host.nodes() == before
+            async with host.host() as connections:
+                todo = [step.id for step in (await connections.apply(plan, dry_run=True)).steps]
+            assert todo[0] == "controller:usb:1:backend"
+            assert "controller:usb:0" in todo
+            assert not {step.id for step in first} & set(todo)
+
+    run(scenario())
+
+
+def test_what_was_observed_is_no_plan_to_apply(bench: Any) -> None:
+    async def scenario() -> None:
+        plan = plan_of("hvm")
+        async with bench(plan) as host:
+            seen = translator.Plan(topology=plan.topology, steps=())
+            with pytest.raises(translator.PlanError, match="has no steps for it"):
+                await host.apply(seen)
+
+    run(scenario())
+
+
 def test_two_at_once_for_one_domain(bench: Any) -> None:
     """One wins and the other says so, or finds nothing left to do; the domain is as planned, once."""
 
@@ -534,7 +571,7 @@ def test_interrupted_twice_it_still_undoes_everything(tmp_path: Path) -> None:
             apply.send_signal(signal.SIGINT)
             apply.send_signal(signal.SIGTERM)
             rest = apply.stderr.read()
-        assert (apply.returncode, rest.splitlines()[-1]) == (130, "interrupted"), rest
+        assert (apply.returncode, rest.splitlines()[-1]) == (4, "interrupted; the host is as it was before"), rest
         assert asyncio.run(bench.nodes()) == before
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from translator.diff import diff, subject
-from translator.errors import HostError
+from translator.errors import Diagnostic, HostError, PlanError
 from translator.execute import execute
 from translator.host import Performer
 from translator.observe import observe
 from translator.outcome import Applied
-from translator.plan import QmpCommand
-from translator.topology import Device
+from translator.plan import QmpCommand, Transaction, Wait
+from translator.topology import Controller, Device
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
     from translator.observe import Observation
     from translator.outcome import StepEvent
     from translator.plan import Plan, Step
-    from translator.topology import Controller
 
 
 async def apply(
@@ -78,7 +79,13 @@ async def bind(plan: Plan, host: Host) -> Plan:
         raise HostError("T403", "it is not said which running domain is meant", "name it: --domid N or --name NAME")
     if plan.topology.domain.domid == 0:
         raise HostError("T403", "domain 0 is the host itself", "name the guest: --domid N or --name NAME")
-    hostdevs = {device.host.selector: host.sysfs.find(device.host) for device in plan.topology.devices if device.host}
+    hostdevs = {}
+    for device in plan.topology.devices:
+        if device.host is not None:
+            try:
+                hostdevs[device.host.selector] = host.sysfs.find(device.host)
+            except HostError as error:
+                raise HostError(error.code, error.message, error.help, device.source) from error
     served_by = {one.backend for one in plan.topology.controllers if one.backend is not None}
     backends = {}
     for backend in sorted(served_by, key=str):
@@ -114,17 +121,51 @@ def outstanding(plan: Plan, seen: Observation) -> tuple[Step, ...]:
     for change in diff(seen.topology, plan.topology):
         if change.action == "add":
             missing.add(change.id)
-        elif change.action == "change" and change.before is not None and change.after is not None:
+        elif (
+            change.before is not None
+            and change.after is not None
+            and not (change.id in seen.lacking and _record_fits(change.before, change.after))
+        ):
             raise _held(change.before, change.after)
-    steps = tuple(step for step in plan.steps if step.id in seen.lacking or step.subject in missing)
+    unserved = missing - {step.subject for step in plan.steps}
+    if unserved:
+        raise PlanError(
+            [
+                Diagnostic(
+                    code="T112",
+                    message=f"the plan names {', '.join(sorted(unserved))} and has no steps for it",
+                    help="what `observe` prints is not a plan to apply; make one from a document",
+                )
+            ]
+        )
+    steps = tuple(
+        _by_itself(step) if step.id in seen.lacking else step
+        for step in plan.steps
+        if step.id in seen.lacking or step.subject in missing
+    )
     launch = [step for step in steps if step.stage == "launch"]
     if launch:
         raise HostError(
             "T415",
             f"QEMU cannot be given {', '.join(step.id for step in launch)} while it runs",
             "start it with: " + " ".join(shlex.join(step.launch_words) for step in launch),
+            launch[0].source,
         )
     return steps
+
+
+def _record_fits(before: Controller | Device, after: Controller | Device) -> bool:
+    """Tell whether a record without a device may be the plan's: it knows type, version and ports, not the model."""
+    if not isinstance(before, Controller) or not isinstance(after, Controller):
+        return False
+    return (before.type, before.version, before.ports) == (after.type, after.version, after.ports)
+
+
+def _by_itself(step: Step) -> Step:
+    """A wait for a backend that was there before us: undoing it must not close somebody's controller."""
+    if not isinstance(step.action, Wait):
+        return step
+    return msgspec.structs.replace(step, undo=Transaction(()))
 
 
 def _room_for(steps: tuple[Step, ...], seen: Observation) -> None:
@@ -138,6 +179,7 @@ def _room_for(steps: tuple[Step, ...], seen: Observation) -> None:
                 "T414",
                 f"QEMU has a device {arguments['id']!r} that is not the document's {step.subject}",
                 "remove it first: somebody else has made it",
+                step.source,
             )
         what, _, place = step.subject.partition(":usb:")
         index, _, port = place.partition(":")
@@ -146,6 +188,7 @@ def _room_for(steps: tuple[Step, ...], seen: Observation) -> None:
                 "T414",
                 f"port {port} of controller {index} is held by a {driver}, which the document does not name",
                 "detach it first, or give the document's device another port",
+                step.source,
             )
 
 
@@ -162,7 +205,9 @@ def _same_domain(plan: Plan, seen: Observation) -> None:
             "T404",
             f"the running domain is {found.name!r} with UUID {found.uuid}, "
             f"and the plan is for {wanted.name!r} with UUID {wanted.uuid}",
-            "a domid is given again after its domain is gone: look with `xl list`",
+            "a domid is given again after its domain is gone: look with `xl list`"
+            if wanted.hypervisor == "xen"
+            else "the monitor is another domain's",
         )
 
 
@@ -173,11 +218,13 @@ def _held(before: Controller | Device, after: Controller | Device) -> HostError:
             f"port {before.port} of controller {before.controller} is held by {_device(before)}, "
             f"and the document puts {_device(after)} there",
             "detach it first, or give the document's device another port",
+            after.source,
         )
     return HostError(
         "T414",
         f"{subject(before)} on the host is {_controller(before)}, and the document wants {_controller(after)}",
         "remove it from the domain first, or give the document's controller another index",
+        after.source,
     )
 
 

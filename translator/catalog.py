@@ -61,6 +61,12 @@ CATALOG: dict[str, Entry] = {
         "The paths in a plan that was made for a domid are that domain's. Make it again for the other one.",
         "translator apply plan-for-8.json --domid 9",
     ),
+    "T112": Entry(
+        "no steps for it",
+        "A plan names a controller or device that the host lacks, and has no steps to make it. What `observe` "
+        "prints is such a plan. Make one from a document.",
+        "translator observe --domid 7 --format json --output seen.json; translator apply seen.json --domid 7",
+    ),
     # Schema
     "T201": Entry(
         "element not allowed here",

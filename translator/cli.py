@@ -36,6 +36,16 @@ def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return add
 
 
+def _seconds(context: click.Context, option: click.Parameter, value: str | None) -> float | None:
+    try:
+        seconds = None if value is None else float(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is not a number of seconds") from error
+    if seconds is not None and not 0.1 <= seconds <= 86400:  # which NaN is not either
+        raise click.BadParameter(f"{value!r} is not between 0.1 and 86400 seconds")
+    return seconds
+
+
 _files = click.argument("files", nargs=-1, required=True, metavar="FILE…")
 _reporting = _options(
     click.option("--strict", is_flag=True, help="Take warnings for errors."),
@@ -58,7 +68,7 @@ _host = _options(
     click.option("--xenstore", type=click.Path(path_type=Path), help="xenstored's socket or device."),
     click.option("--qmp", multiple=True, metavar="[NAME=]PATH", help="A QEMU's QMP socket."),
     click.option("--sysfs", type=click.Path(path_type=Path), default=Path("/sys"), help="Where the host's /sys is."),
-    click.option("--timeout", type=click.FloatRange(min=0.1), help="Seconds for each wait [default: 10]."),
+    click.option("--timeout", callback=_seconds, metavar="SECONDS", help="For each wait [default: 10]."),
     click.option("--name", help="The running Xen domain's name."),
 )
 
@@ -176,6 +186,8 @@ def apply(
         return made
 
     async def carry_out(made: Plan, host: translator.Host) -> None:
+        for model in host.qmp_paths.keys() - {one.name for one in made.topology.device_models}:
+            raise click.UsageError(f"--qmp names device model {model!r}, which the domain does not have")
         applied = await host.apply(made, dry_run=dry_run, on_step=_progress)
         count = f"{len(applied.steps)} step{'' if len(applied.steps) == 1 else 's'}"
         if dry_run:
@@ -258,7 +270,7 @@ def sandbox(files: tuple[str, ...], directory: Path | None, strict: bool, diagno
             await asyncio.Event().wait()
 
     with report.document(None):
-        _run(run())
+        _run(run(), stopped=0)
     report.exit()
 
 
@@ -358,7 +370,7 @@ class _Guard:
         if not isinstance(error, TranslatorError):
             return False
         for finding in error.diagnostics:
-            in_document = isinstance(error, (DocumentError, PlanError))
+            in_document = isinstance(error, (DocumentError, PlanError)) or finding.line is not None
             file = finding.file or (self.name if in_document else None)
             self.report.show(msgspec.structs.replace(finding, file=file))
         code = EXIT_HOST
@@ -378,6 +390,9 @@ def _inputs(files: Iterable[str], report: _Report) -> Iterator[tuple[str, bytes]
     for file in files:
         if file == "-":
             yield "-", sys.stdin.buffer.read()
+            continue
+        if not file:
+            report.unreadable("a file's name is empty")
             continue
         path = Path(file)
         found = sorted(path.rglob("*.xml")) if path.is_dir() else [path]
@@ -399,13 +414,16 @@ def _document(data: bytes, name: str, options: dict[str, Any]) -> Plan:
 
 
 def _write(text: str, output: Path | None) -> None:
-    if output is None:
-        click.echo(text, nl=False)
-        return
     try:
-        output.write_text(text, encoding="utf-8")
+        if output is None:
+            click.echo(text, nl=False)
+            sys.stdout.flush()
+        else:
+            output.write_text(text, encoding="utf-8")
+    except BrokenPipeError:
+        raise  # whoever was reading has read enough: click ends quietly
     except OSError as error:
-        _usage(f"cannot write {str(output)!r}: {error.strerror}")
+        _usage(f"cannot write {'standard output' if output is None else repr(str(output))}: {error.strerror}")
 
 
 def _usage(message: str) -> NoReturn:
@@ -434,14 +452,14 @@ def _progress(event: StepEvent) -> None:
             click.echo(f"{words[event.phase]:8} {event.step.target:8} {event.step.id}{error}", err=True)
 
 
-def _run(work: Coroutine[Any, Any, None]) -> None:
-    """Run to the end; SIGTERM stops it as Ctrl-C does, with everything undone that was begun."""
+def _run(work: Coroutine[Any, Any, None], *, stopped: int = EXIT_HOST) -> None:
+    """Run to the end, or until a signal comes: then everything is undone that was begun; exit with `stopped`."""
     import asyncio
     import signal
 
     async def guarded() -> None:
         task = asyncio.ensure_future(work)
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             # each time it comes: what is being undone is undone to the end
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
         await task
@@ -449,8 +467,8 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
     try:
         asyncio.run(guarded())
     except asyncio.CancelledError:
-        click.echo("interrupted", err=True)
-        sys.exit(130)
+        click.echo("interrupted; the host is as it was before" if stopped else "stopped", err=True)
+        sys.exit(stopped)
 
 
 def main() -> None:

@@ -175,8 +175,8 @@ class _Compiler:
             stage=stage,
             device_model=device_model,
             action=QmpCommand("device_add", arguments),
-            undo=QmpCommand("device_del", {"id": arguments["id"]}),
-            undo_reason=None,
+            undo=QmpCommand("device_del", {"id": arguments["id"]}) if stage == "attach" else None,
+            undo_reason=None if stage == "attach" else "it is on QEMU's command line, and goes with the machine",
             why=why,
             source=source,
         )

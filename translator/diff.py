@@ -50,7 +50,8 @@ def subject(part: Controller | Device) -> str:
 
 
 def _parts(topology: Topology) -> dict[tuple[str, int, tuple[int, ...]], Controller | Device]:
-    return {(one.family, one.index, ()): one for one in topology.controllers} | {
+    # a controller of type none says that there is none
+    return {(one.family, one.index, ()): one for one in topology.controllers if one.type != "none"} | {
         (one.family, one.controller, port_key(one.port)): one for one in topology.devices
     }
 

@@ -73,11 +73,13 @@ class PlanError(TranslatorError):
 class HostError(TranslatorError):
     """The host refused, could not be reached, or is not what the plan was made for."""
 
-    def __init__(self, code: str, message: str, help: str | None = None) -> None:
-        super().__init__([Diagnostic(code=code, message=message, help=help)])
+    def __init__(self, code: str, message: str, help: str | None = None, source: Source | None = None) -> None:
+        line, column = (source.line, source.column) if source else (None, None)
+        super().__init__([Diagnostic(code=code, message=message, help=help, line=line, column=column)])
         self.code = code
         self.message = message
         self.help = help
+        self.source = source  # the element that asked for what failed
 
 
 class OutcomeUnknown(HostError):  # noqa: N818 - it says what is known, which is not that there was an error
@@ -90,6 +92,8 @@ class RollbackError(HostError):
     `stuck` names the steps that are still in effect, newest first.
     """
 
-    def __init__(self, code: str, message: str, help: str | None = None, *, stuck: Sequence[str]) -> None:
-        super().__init__(code, message, help)
+    def __init__(
+        self, code: str, message: str, help: str | None = None, source: Source | None = None, *, stuck: Sequence[str]
+    ) -> None:
+        super().__init__(code, message, help, source)
         self.stuck = tuple(stuck)

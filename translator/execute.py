@@ -68,12 +68,16 @@ async def execute(
                 f"{at} failed: {reason}; {len(stuck)} of {len(begun)} steps could not be undone: "
                 + "; ".join(f"{id} ({why})" for id, why in stuck.items()),
                 f"still in effect: {', '.join(stuck)}",
+                current.source if current else None,
                 stuck=tuple(stuck),
             ) from failure
         if not isinstance(failure, HostError):
             raise  # cancelled, interrupted or a bug: the host is restored, and the signal goes on
         raise HostError(
-            "T501", f"{at} failed: [{failure.code}] {reason}; the host is as it was before", failure.help
+            "T501",
+            f"{at} failed: [{failure.code}] {reason}; the host is as it was before",
+            failure.help,
+            current.source if current else failure.source,
         ) from failure
 
 

@@ -178,6 +178,8 @@ class Performer:
     async def _commit(self, operations: Sequence[XenstoreOp]) -> None:
         # a directory that was there before us stays, empty or not
         ours = [one for one in operations if one.op != "rm-empty" or one.path in self._made]
+        if not ours:
+            return
         self._made |= await (await self._host.xenstore()).commit(ours)
 
     async def _wait_for_answer(self, wait: Wait) -> None:

@@ -9,7 +9,7 @@ import msgspec
 
 from translator.errors import HostError
 from translator.hosts.sysfs import fits
-from translator.layouts import layout_named
+from translator.layouts import CONNECTED, INIT_WAIT, INITIALISED, layout_named
 from translator.models import CANONICAL, DEVICE_DRIVERS, DRIVERS, XEN_MACHINES, ControllerKind
 from translator.topology import (
     PRIMARY,
@@ -108,6 +108,8 @@ class _Reader:
         for record in records:
             if record.type != "emulated":
                 controllers.append(_paravirtual(record))
+                if record.state not in (INIT_WAIT, INITIALISED, CONNECTED):
+                    self.lacking.add(f"controller:usb:{record.index}:backend")
         seen = {names[device.id]: device for device in found if device.id in names}
         for index in sorted(seen.keys() | {record.index for record in records if record.type == "emulated"}):
             controllers.append(self.emulated(index, by_index.get(index), seen.get(index), found))

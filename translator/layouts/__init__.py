@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from translator.topology import Layout as LayoutName
 
 
+# XenbusState, xen/include/public/io/xenbus.h
+INITIALISING, INIT_WAIT, INITIALISED, CONNECTED, CLOSING, CLOSED = range(1, 7)
+
+
 class Recorded(NamedTuple):
     """An action on the host's records, and the one that takes it back."""
 

@@ -11,7 +11,16 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from translator.layouts import ControllerRecord, Recorded
+from translator.layouts import (
+    CLOSED,
+    CLOSING,
+    CONNECTED,
+    INIT_WAIT,
+    INITIALISED,
+    INITIALISING,
+    ControllerRecord,
+    Recorded,
+)
 from translator.models import CANONICAL, ControllerKind, Ports
 from translator.plan import Transaction, Wait, XenstoreOp
 
@@ -28,9 +37,6 @@ if TYPE_CHECKING:
         Value,
     )
     from translator.topology import Layout as LayoutName
-
-# XenbusState, xen/include/public/io/xenbus.h
-INITIALISING, INIT_WAIT, INITIALISED, CONNECTED, CLOSING, CLOSED = "1", "2", "3", "4", "5", "6"
 
 # How long libxl waits for a backend to answer, in seconds (LIBXL_INIT_TIMEOUT) and for one to close.
 INIT_TIMEOUT_S = 10
@@ -128,12 +134,12 @@ class Libxl:
         else:
             owner = f"n{domid}", f"r{backend}"
             served = f"n{backend}", guest
-            state = {"online": "1", "state": INITIALISING}
+            state = {"online": "1", "state": str(INITIALISING)}
             operations += _nodes(paths.record, {"frontend": paths.frontend, "backend": paths.backend}, _TOOLSTACK)
             operations += _parents(paths.frontend, ("n0", guest))
             operations += _nodes(
                 paths.frontend,
-                {"backend": paths.backend, "backend-id": backend, "state": INITIALISING},
+                {"backend": paths.backend, "backend-id": backend, "state": str(INITIALISING)},
                 owner,
             )
             operations += _parents(paths.backend, (f"n{backend}",))
@@ -153,13 +159,13 @@ class Libxl:
         backend = _paths(domain, controller).backend
         return Recorded(
             # a guest that is quick may have taken the backend on from 2 before we look
-            Wait(f"{backend}/state", (INIT_WAIT, INITIALISED, CONNECTED), INIT_TIMEOUT_S),
+            Wait(f"{backend}/state", tuple(map(str, (INIT_WAIT, INITIALISED, CONNECTED))), INIT_TIMEOUT_S),
             Transaction(
                 (
                     XenstoreOp(op="write", path=f"{backend}/online", value="0"),
-                    XenstoreOp(op="write", path=f"{backend}/state", value=CLOSING),
+                    XenstoreOp(op="write", path=f"{backend}/state", value=str(CLOSING)),
                 ),
-                wait=Wait(f"{backend}/state", (CLOSED,), CLOSE_TIMEOUT_S),
+                wait=Wait(f"{backend}/state", (str(CLOSED),), CLOSE_TIMEOUT_S),
             ),
         )
 

@@ -87,6 +87,8 @@ class Sandbox:
         self.sysfs = self.directory / "sys"
         if self.sysfs.exists():
             raise HostError("T401", f"{self.sysfs} exists already", "give the sandbox a directory of its own")
+        if not self.directory.is_dir():
+            raise HostError("T401", f"there is no directory {self.directory}", "make it first, or name none")
         self.host_usb = HostUsb(self.sysfs)
         self.backends = Backends(self.store, self._backend_delay_s)
         for path in ("/tool", "/vm", "/libxl", "/local/domain/0/backend", "/local/domain/0/device-model"):
