@@ -10,6 +10,7 @@ import functools
 import os
 import re
 import signal
+import socket
 import tempfile
 import time
 from contextlib import asynccontextmanager
@@ -24,6 +25,7 @@ from translator.hosts import xenstore as xenstore_module
 from translator.hosts.qmp import Qmp, QomDevice
 from translator.hosts.sandbox import Sandbox
 from translator.hosts.xenstore import Xenstore
+from translator.hosts.xenwire import Wire
 from translator.plan import XenstoreOp
 
 if TYPE_CHECKING:
@@ -248,12 +250,15 @@ async def test_what_a_daemon_would_refuse_or_misread_is_not_sent(place: Place) -
 
 GUARDS: dict[str, tuple[XenstoreOp, str]] = {
     "another value": (
-        XenstoreOp("expect", "/t/a", "2", why="the domain was replaced"),
-        "the domain was replaced: /t/a: expected '2', found '1'",
+        XenstoreOp("expect", "/t/a", "2", why="the domain is the one meant"),
+        "it does not hold that the domain is the one meant: /t/a: expected '2', found '1'",
     ),
     "no node": (XenstoreOp("expect", "/t/b", "2"), "/t/b: expected '2', found none"),
     "no node, any value": (XenstoreOp("expect", "/t/b"), "/t/b: expected a node, found none"),
-    "a node": (absent("/t/a", "the port is taken"), "the port is taken: /t/a: expected no node, found '1'"),
+    "a node": (
+        absent("/t/a", "the port is free"),
+        "it does not hold that the port is free: /t/a: expected no node, found '1'",
+    ),
 }
 
 
@@ -511,6 +516,29 @@ def test_a_transaction_that_is_not_committed_is_aborted(tmp_path: Path, late: bo
                 assert await ended == b"\3\0\0\0F\0"
             with pytest.raises(asyncio.CancelledError if late else HostError):
                 await commit
+
+    asyncio.run(main())
+
+
+def test_the_kernels_device_gets_one_message_at_a_time() -> None:
+    """Linux sends from the buffer that the next write fills, so a second message must wait for the answer."""
+
+    async def main() -> None:
+        ours, kernel = socket.socketpair()
+        kernel.setblocking(False)
+        loop = asyncio.get_running_loop()
+        wire = Wire(ours.detach(), "/dev/xen/xenbus", 5, is_device=True)
+        answers = [wire.request(2, f"/t/{number}") for number in range(3)]
+        with kernel:
+            for number, answer in enumerate(answers):
+                message = await loop.sock_recv(kernel, 4096)
+                assert message[16:] == f"/t/{number}\0".encode()
+                await asyncio.sleep(0)
+                with pytest.raises(BlockingIOError):
+                    kernel.recv(4096)
+                await loop.sock_sendall(kernel, packet(2, int.from_bytes(message[4:8], "little"), b"v"))
+                assert await wire.answer(answer) == b"v"
+            wire.lose("done")
 
     asyncio.run(main())
 

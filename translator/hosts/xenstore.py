@@ -406,5 +406,5 @@ def _guard_failed(operation: XenstoreOp, found: str) -> HostError:
         expected = "no node"
     else:
         expected = "a node" if operation.value is None else repr(operation.value)
-    reason = f"{operation.why}: " if operation.why else ""
+    reason = f"it does not hold that {operation.why}: " if operation.why else ""
     return HostError("T404", f"{reason}{operation.path}: expected {expected}, {found}")

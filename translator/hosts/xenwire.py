@@ -88,6 +88,7 @@ class Wire:
         self._received = bytearray()
         self._outgoing: list[bytes] = []
         self._flushing = False
+        self._answer_due = False  # of the device's one message under way
         self._loop.add_reader(descriptor, self._receive)
 
     def request(self, op: int, *words: str, value: str | None = None, transaction: int = 0) -> asyncio.Future[bytes]:
@@ -172,17 +173,22 @@ class Wire:
         self._flushing = False
         if not self._outgoing:
             return
-        # The kernel's device takes one message a write; a socket takes as much as fits.
-        data = self._outgoing[0] if self._is_device else b"".join(self._outgoing)
-        rest = self._outgoing[1:] if self._is_device else []
         try:
+            if self._is_device:
+                # The kernel sends a message from the buffer that the next write fills: one at a time, and the
+                # next when this one is answered. Seen with Linux 6.1: pipelined requests get each other's bytes.
+                if not self._answer_due:
+                    self._answer_due = True
+                    os.write(self._descriptor, self._outgoing.pop(0))
+                return
+            data = b"".join(self._outgoing)
             written = os.write(self._descriptor, data)
         except BlockingIOError:
             written = 0
         except OSError as error:
             self.lose(str(error.strerror))
             return
-        self._outgoing = ([data[written:]] if written < len(data) else []) + rest
+        self._outgoing = [data[written:]] if written < len(data) else []
         if self._outgoing:
             self._flushing = True
             self._loop.add_writer(self._descriptor, self._flush_more)
@@ -222,6 +228,9 @@ class Wire:
             if token in self._watches:  # else an event that was under way while its watch ended
                 self._watches[token].wake(path)
             return
+        if self._is_device:
+            self._answer_due = False
+            self._flush()
         if number == 0:
             # Linux answers WATCH and UNWATCH itself, in order and without an id (xenbus_dev_frontend.c).
             number = next((key for key, pending in self._pending.items() if pending.op == op), 0)

@@ -124,7 +124,7 @@ class Libxl:
                 XenstoreOp(
                     op="expect",
                     path=f"/local/domain/{backend}/device-model/{domid}/backends/qusb",
-                    why="the domain has a device model that serves qusb controllers",
+                    why="the domain has a device model that serves qusb (a PV guest gets one by vfb= or usbctrl=)",
                 )
             )
         operations += _parents(paths.record, _TOOLSTACK)
