@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.servers import do_without
 from translator.errors import HostError
 from translator.hosts.sandbox import Sandbox
 from translator.hosts.sandbox.store import Store, StoreError, Watch
@@ -44,7 +45,7 @@ async def xenstore(sandbox: Sandbox, tool: str, *arguments: str) -> tuple[int, s
     """Run one of Xen's own command-line tools and return its exit code and output."""
     path = shutil.which(f"xenstore-{tool}")
     if path is None:
-        pytest.skip("xenstore-utils is not installed")
+        do_without("no xenstore-ls and its like: install xenstore-utils")
     process = await asyncio.create_subprocess_exec(
         path,
         *arguments,
