@@ -2,8 +2,9 @@
 
 VENV := .venv
 RUN := $(VENV)/bin
+SARIF := $(VENV)/share/sarif-2.1.0.schema.json
 
-.PHONY: demo test check clean
+.PHONY: demo test check oracle fuzz clean
 
 demo: $(VENV)/.demo  ## plan, apply and observe a domain in the embedded sandbox
 	@echo '$$ translator plan fixtures/demo/web/domain.xml'
@@ -12,7 +13,7 @@ demo: $(VENV)/.demo  ## plan, apply and observe a domain in the embedded sandbox
 	@echo '$$ translator apply --sandbox fixtures/demo/web/domain.xml'
 	@$(RUN)/translator apply --sandbox fixtures/demo/web/domain.xml
 
-test: $(VENV)/.test system-packages  ## everything that CI runs
+test: $(VENV)/.test $(SARIF) system-packages  ## everything that CI runs
 	$(RUN)/ruff check
 	$(RUN)/ruff format --check
 	$(RUN)/mypy
@@ -23,6 +24,9 @@ check: $(VENV)/.test  ## what needs no server: a minute's worth
 	$(RUN)/ruff format --check
 	$(RUN)/mypy
 	$(RUN)/pytest -q -x --deselect tests/test_hosts.py --deselect tests/test_apply.py
+
+oracle: $(VENV)/.test system-packages  ## random domains for SECONDS from SEED on: the live libvirt's answers and ours
+	$(RUN)/python -m tests.oracle --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))
 
 .PHONY: system-packages
 system-packages:
@@ -35,6 +39,22 @@ $(VENV)/.demo: pyproject.toml .ci/bootstrap
 $(VENV)/.test: pyproject.toml .ci/bootstrap
 	@.ci/bootstrap $(VENV) '.[dev]'
 	@touch $@ $(VENV)/.demo
+
+FUZZ_SECONDS = 60
+
+fuzz: $(VENV)/.test  ## look for documents that break the reader, guided by coverage
+	@$(RUN)/python -c 'import atheris' 2>/dev/null || $(RUN)/pip install --quiet --disable-pip-version-check atheris
+	@mkdir -p build/fuzz/corpus
+	$(RUN)/python -m tests.fuzz.fuzz_document build/fuzz/corpus fixtures \
+	    -max_total_time=$(FUZZ_SECONDS) -max_len=10000 -timeout=10 -rss_limit_mb=1024 -artifact_prefix=build/fuzz/
+
+# The official schema of SARIF logs comes with a package of npm's; where npm is missing, the tests that need it are
+# skipped and say so.
+$(SARIF):
+	@mkdir -p $(@D)
+	@npm pack --silent --pack-destination $(@D) @microsoft/sarif-multitool-ts@5.7.0 >/dev/null && \
+	tar -xzOf $(@D)/microsoft-sarif-multitool-ts-5.7.0.tgz package/assets/$(@F) >$@.part && mv $@.part $@ || \
+	    echo "npm cannot get the official schema of SARIF, so the tests that need it will be skipped" >&2
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

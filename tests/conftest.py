@@ -18,6 +18,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--regenerate", action="store_true", help="rewrite the golden files; review with git diff")
 
 
+_SAID = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture(scope="session")
+def say(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Say something at the end of the run, whatever the tests' outcome."""
+    return request.config.stash.setdefault(_SAID, []).append
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for text in config.stash.get(_SAID, []):
+        terminalreporter.write_line(f"\n{text}")
+
+
 def cases(kind: str) -> list[Path]:
     """Return the folders of fixtures/KIND, whose names are the claims under test."""
     return sorted(path for path in (FIXTURES / kind).iterdir() if path.is_dir())

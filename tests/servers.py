@@ -25,7 +25,7 @@ import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, NoReturn, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, NoReturn, Protocol, Self
 
 import pytest
 
@@ -239,7 +239,15 @@ class Qemu(Server):
             return b'"QMP"' in greeting and b'"return"' in monitor.readline()
 
 
-def require(server: type[Server]) -> None:
+class Installed(Protocol):
+    """Something that a machine may lack."""
+
+    @classmethod
+    def available(cls) -> str | None:
+        """Return why it cannot be had here, or None."""
+
+
+def require(server: type[Installed]) -> None:
     """Skip the running test where the server cannot run; in CI (CI=true) fail it instead."""
     reason = server.available()
     if reason:

@@ -6,14 +6,11 @@ import json
 import re
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from tests.conftest import FIXTURES, PROJECT
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 WEB = str(FIXTURES / "demo/web/domain.xml")
 BAD = str(FIXTURES / "errors/unknown-model/domain.xml")
@@ -37,6 +34,9 @@ def translator(*words: str, input: str | None = None) -> subprocess.CompletedPro
         (["plan", "tests"], 2, "there is no *.xml below the folder 'tests'"),
         (["plan", "--format", "yaml", WEB], 2, "'yaml' is not one of"),
         (["plan", "--domid", "0", WEB], 2, "--domid"),
+        (["normalize", WEB], 0, ""),
+        (["normalize", BAD], 3, "error[T301]: unknown USB controller model 'piix3-uhcl'"),
+        (["normalize", "fixtures/plans"], 2, "normalize takes one document"),
         (["apply", "fixtures/plans"], 2, "apply takes one document"),
         (["apply", "/no/such.xml"], 2, "cannot read '/no/such.xml'"),
         (["apply", "fixtures/plans/none-means-none/plan.json", "--domid", "0"], 2, "--domid"),
@@ -120,3 +120,49 @@ def test_sandbox_apply_shows_what_it_made() -> None:
     planned = translator("plan", WEB).stdout.partition("\n\n")[0].splitlines()[1:]
     observed = [re.sub(r", PCI [0-9a-f:.]+", "", line) for line in done.stdout.splitlines()[2:]]
     assert [line.split("hostdev")[0] for line in observed] == [line.split("hostdev")[0] for line in planned]
+
+
+@pytest.mark.parametrize(
+    ("words", "input", "code", "says"),
+    [
+        (["--max-size", "300"], None, 3, "error[T103]: the document is larger than 300 bytes"),
+        (["--max-size", "64k"], None, 0, ""),
+        (["--max-size", "1M"], None, 0, ""),
+        (["--max-size", "0"], None, 2, "'0' is not a size"),
+        (["--max-size", "1G"], None, 2, "'1G' is not a size"),
+        (["--max-size", "10", "-"], "<domain type='kvm'/>", 3, "error[T103]"),
+        (["--max-size", "64K", "/dev/zero"], None, 3, "/dev/zero:1:1: error[T103]"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_the_largest_document_is_the_callers_to_say(
+    words: list[str], input: str | None, code: int, says: str
+) -> None:
+    command = ["validate", *words] if len(words) == 3 else ["validate", *words, WEB]
+    done = translator(*command, input=input)
+    assert (done.returncode, says in done.stderr) == (code, True), done.stderr
+
+
+def test_a_plan_may_be_larger_than_its_document(tmp_path: Path) -> None:
+    translator("plan", "--format", "json", "--output", str(tmp_path / "plan.json"), WEB)
+    assert translator("plan", "--max-size", "2K", str(tmp_path / "plan.json")).returncode == 0
+
+
+def test_a_folder_stands_for_every_document_below_it(tmp_path: Path) -> None:
+    for name in ("b/guest.xml", "a/b/guest.xml", "a.xml", "note.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("<network/>")
+    done = translator("validate", "--diagnostics", "json", str(tmp_path))
+    assert done.returncode == 3
+    files = [json.loads(line)["file"] for line in done.stderr.splitlines()]
+    assert files == [str(tmp_path / name) for name in ("a/b/guest.xml", "a.xml", "b/guest.xml")]
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["domain", "domstatus"])
+def test_the_document_of_a_running_domain_says_which_it_is(wrapped: bool) -> None:
+    text = re.sub(r"<domain .*?>", "<domain type='xen' id='7'>", Path(WEB).read_text(), count=1)
+    if wrapped:
+        text = f"<domstatus state='running' pid='1'>{text[text.index('<domain') :]}</domstatus>"
+    assert json.loads(translator("plan", "--format", "json", "-", input=text).stdout)["domain"]["domid"] == 7
+    other = translator("plan", "--format", "json", "--domid", "9", "-", input=text).stdout
+    assert json.loads(other)["domain"]["domid"] == 9

@@ -15,7 +15,7 @@ import translator
 from tests.conftest import FIXTURES, PROJECT, cases
 from translator import render
 from translator.models import CANONICAL, MODELS, NAMES, ControllerKind
-from translator.plan import PLACEHOLDER, QmpCommand, Transaction
+from translator.plan import PLACEHOLDER, LaunchOption, QmpCommand, Transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,7 +111,7 @@ def test_undo_removes_whatever_a_transaction_makes(case: Path) -> None:
 @pytest.mark.parametrize("case", PLANS, ids=NAMED)
 def test_coldplug_all_leaves_no_emulated_device_to_hot_plug(case: Path) -> None:
     for step in plan_of(case, coldplug="all").steps:
-        assert (step.stage == "launch") == isinstance(step.action, QmpCommand)
+        assert (step.stage == "launch") == isinstance(step.action, (QmpCommand, LaunchOption))
 
 
 def test_binding_fills_every_placeholder() -> None:

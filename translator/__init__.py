@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import msgspec
 
 from translator.compile import Coldplug, compile_plan
-from translator.domain import Domain
+from translator.domain import MAX_SIZE, Domain
 from translator.errors import (
     Diagnostic,
     DocumentError,
@@ -57,12 +57,13 @@ __all__ = [
 ]
 
 
-def load(source: str | Path | bytes | BinaryIO, *, file: str | None = None) -> Domain:
+def load(source: str | Path | bytes | BinaryIO, *, file: str | None = None, max_size: int = MAX_SIZE) -> Domain:
     """Return what a domain document says.
 
     Args:
         source: a path, the document's bytes, or a binary file object.
         file: the name for diagnostics; a path's own if None.
+        max_size: the largest document that is read, in bytes.
 
     Raises:
         DocumentError: the document is refused, with all its faults.
@@ -74,11 +75,12 @@ def load(source: str | Path | bytes | BinaryIO, *, file: str | None = None) -> D
     if isinstance(source, bytes):
         data = source
     elif isinstance(source, (str, Path)):
-        data = Path(source).read_bytes()
+        with Path(source).open("rb") as stream:
+            data = stream.read(max_size + 1)
         file = file or str(source)
     else:
-        data = source.read()
-    return parse(validate(data, file=file))
+        data = source.read(max_size + 1)
+    return parse(validate(data, file=file, max_size=max_size))
 
 
 def plan(
@@ -105,12 +107,13 @@ def plan(
     if domid is not None:
         domain = msgspec.structs.replace(domain, domid=domid)
     try:
-        topology, warnings = resolve(domain, layout=layout, usbback=usbback)
+        topology, warnings, busses = resolve(domain, layout=layout, usbback=usbback)
     except DocumentError as error:
         raise DocumentError(pinpoint(error.diagnostics, domain.data)) from None
     return compile_plan(
         topology,
         coldplug=coldplug,
+        busses=busses.used,
         untranslated=domain.untranslated,
         diagnostics=[
             msgspec.structs.replace(warning, file=None)

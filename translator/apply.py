@@ -41,11 +41,10 @@ async def apply(
     plan = await bind(plan, host)
     topology = plan.topology
     domid = topology.domain.domid
-    names = {one.id: one.index for one in topology.controllers if one.id is not None}
     emulated = any(controller.type == "emulated" for controller in topology.controllers)
 
     async def look() -> Observation:
-        return await observe(host, domid=domid, layout=topology.layout, expect_qmp=emulated, names=names)
+        return await observe(host, domid=domid, layout=topology.layout, expect_qmp=emulated, like=topology)
 
     before = after = await look()
     _same_domain(plan, before)

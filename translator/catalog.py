@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import textwrap
+from pathlib import Path
 
 import msgspec
 
@@ -50,6 +52,12 @@ CATALOG: dict[str, Entry] = {
         "too deep or too many",
         "Elements are nested more than 256 levels deep, or there are more of them than any domain needs.",
         "<a><a><a>… 300 levels",
+    ),
+    "T107": Entry(
+        "unreadable input",
+        "The file is not there or may not be read, or the folder has no `*.xml` below it. The others are looked at "
+        "all the same.",
+        "translator validate no-such.xml",
     ),
     "T110": Entry(
         "not a plan",
@@ -134,7 +142,7 @@ CATALOG: dict[str, Entry] = {
     ),
     "T308": Entry(
         "index given twice",
-        "Two controllers of one family have the same index. Only companions share their master's.",
+        "Two controllers of one family, usb or ccid, have the same index. Only companions share their master's.",
         "<controller type='usb' index='1' …/><controller type='usb' index='1' …/>",
     ),
     "T309": Entry(
@@ -191,14 +199,96 @@ CATALOG: dict[str, Entry] = {
         "warning",
     ),
     "T319": Entry(
-        "name or UUID",
-        "Names become paths and ids on the host, so they have no slash and no control character.",
+        "name, alias or UUID",
+        "Names become paths and ids on the host, so they have no slash, no control character and no `${`, which "
+        "begins a placeholder in a plan. Two elements with one alias would get one id.",
         "<name>../guest</name>",
     ),
     "T320": Entry(
         "none beside another controller",
         "A controller of model `none` says that there is no USB; another one contradicts it.",
         "<controller type='usb' model='none'/><controller type='usb' model='ehci'/>",
+    ),
+    "T321": Entry(
+        "PCI address not possible",
+        "A controller cannot sit where its PCI address says: the place is taken, the bus has no such slot or takes "
+        "other things, or the chipset has a place for it. Leave the address out to get a free one.",
+        "<controller type='usb' index='1'><address type='pci' slot='0x01' function='0x3'/></controller>",
+    ),
+    "T322": Entry(
+        "character device",
+        "The host's end of a redirected device, a serial port or a smartcard lacks something: a path, a host, a "
+        "port, SPICE graphics for `spicevmc`, or, for a smartcard passed through, its type.",
+        "<redirdev bus='usb' type='tcp'><source mode='connect' host='localhost'/></redirdev>",
+    ),
+    "T323": Entry(
+        "no such USB disk",
+        "A USB disk is a `disk` with a source or a `cdrom`; its target is a prefix such as sd and letters. Only USB "
+        "disks can be `removable`.",
+        "<disk type='file' device='floppy'><target dev='sda' bus='usb'/></disk>",
+    ),
+    "T324": Entry(
+        "alias given twice",
+        "An alias that begins with ua- is the device's id in QEMU, and ids are given once.",
+        "two inputs with <alias name='ua-pointer'/>",
+    ),
+    "T325": Entry(
+        "boot order",
+        "Two devices have the same order, or devices have one while `<os>` lists boot devices.",
+        "two hostdevs with <boot order='1'/>",
+    ),
+    "T326": Entry(
+        "disk target twice",
+        "Each disk has a target of its own, whatever bus it is on.",
+        "<target dev='sda' bus='scsi'/> and <target dev='sda' bus='usb'/>",
+    ),
+    "T327": Entry(
+        "smartcard",
+        "A domain can have one smartcard, in slot 0 of ccid controller 0. Mode `host-certificates` needs three "
+        "certificates.",
+        "two <smartcard mode='host'/>",
+    ),
+    "T328": Entry(
+        "redirection filter",
+        "There is one `<redirfilter>`, and its versions are such as 2.0, or -1 for any.",
+        "<redirfilter><usbdev version='2.345' allow='yes'/></redirfilter>",
+    ),
+    "T329": Entry(
+        "no such audio backend",
+        "A sound device names an `<audio>` by its id, and there is none with it.",
+        "<sound model='usb'><audio id='2'/></sound>",
+    ),
+    "T330": Entry(
+        "host's end not translated",
+        "libvirt can put this behind a device; translator cannot yet. It refuses rather than to leave the device "
+        "without it.",
+        "<disk type='network'> on bus 'usb'",
+    ),
+    "T331": Entry(
+        "QEMU will refuse",
+        "libvirt accepts the document, and QEMU will not start with what it makes of it. What the document says is "
+        "kept. `--strict` makes this an error.",
+        "<target dev='sda' bus='usb'/> and <target dev='vda' bus='usb'/>: both get the id usb-disk0",
+        "warning",
+    ),
+    "T332": Entry(
+        "hub before its parent",
+        "A hub is given a port below another one that comes later in the document. libvirt stores such a domain and "
+        "then does not start it. Here it is plugged behind its parent. `--strict` makes this an error.",
+        "<hub type='usb'/> before <hub type='usb'> with the last free root port",
+        "warning",
+    ),
+    "T333": Entry(
+        "network not translated",
+        "The usb-net is plugged in, and what the `<interface>` connects it to is not made. `--strict` makes this an "
+        "error.",
+        "<interface type='network'><model type='usb-net'/>",
+        "warning",
+    ),
+    "T334": Entry(
+        "not on this bus",
+        "The bus, the mode or the target type does not go with the device.",
+        "<input type='tablet' bus='ps2'/>",
     ),
     # Host
     "T401": Entry("no xenstored", "No xenstored answers there. Is this dom0, and may you?", "--xenstore /nowhere"),
@@ -270,6 +360,7 @@ CATALOG: dict[str, Entry] = {
     ),
 }
 
+_LONGEST_EXAMPLE = 500  # characters of a document in docs/diagnostics.md
 _FAMILIES = {
     "T1": "Reading XML",
     "T2": "The schema",
@@ -277,6 +368,11 @@ _FAMILIES = {
     "T4": "The host",
     "T5": "Carrying out",
 }
+
+
+def entry_of(code: str) -> Entry:
+    """Return the entry of a code; a plan that another version made may have one that is not known here."""
+    return CATALOG.get(code) or Entry("another version's finding", "This version does not know the code.", "")
 
 
 def explain(code: str) -> str | None:
@@ -289,8 +385,9 @@ def explain(code: str) -> str | None:
     return f"{entry.severity}[{code}]: {entry.title}\n\n{text}{example}\n"
 
 
-def markdown() -> str:
-    """Return docs/diagnostics.md."""
+def markdown(fixtures: Path) -> str:
+    """Return docs/diagnostics.md, whose examples are the cases below `fixtures` and what is said of them."""
+    examples = _examples(fixtures)
     lines = [
         "# Diagnostics",
         "",
@@ -301,11 +398,33 @@ def markdown() -> str:
         for code, entry in CATALOG.items():
             if code.startswith(family):
                 kind = "" if entry.severity == "error" else f" ({entry.severity})"
-                lines += ["", f"### {code}: {entry.title}{kind}", "", entry.meaning]
-                if entry.example:
+                anchor = f'<a id="{code.lower()}"></a>'
+                lines += ["", anchor, "", f"### {code}: {entry.title}{kind}", "", entry.meaning]
+                if code in examples:
+                    document, said = examples[code]
+                    lines += ["", "```xml", document, "```", "", "```", said, "```"]
+                elif entry.example:
                     lines += ["", "```", entry.example, "```"]
     return "\n".join(lines) + "\n"
 
 
+def _examples(fixtures: Path) -> dict[str, tuple[str, str]]:
+    """Return by code the shortest document that provokes it and nothing else, and what is said of it."""
+    found: dict[str, tuple[str, str]] = {}
+    for case in sorted(fixtures.iterdir()):
+        said = (case / "error.txt").read_text(encoding="utf-8").strip()
+        codes = re.findall(r"^domain\.xml:.*?\w\[(T\d+)\]: ", said, re.MULTILINE)
+        try:
+            document = (case / "domain.xml").read_text(encoding="utf-8").strip()
+        except UnicodeDecodeError:
+            continue
+        printable = document.replace("\n", "").isprintable() and document
+        if len(codes) != 1 or not printable or len(document) > _LONGEST_EXAMPLE or "```" in document + said:
+            continue
+        if codes[0] not in found or len(document) < len(found[codes[0]][0]):
+            found[codes[0]] = (document, said)
+    return found
+
+
 if __name__ == "__main__":
-    sys.stdout.write(markdown())
+    sys.stdout.write(markdown(Path("fixtures/errors")))

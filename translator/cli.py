@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 import click
 import msgspec
 
 import translator
 from translator import render
-from translator.errors import Diagnostic, DocumentError, PlanError, RollbackError, TranslatorError
+from translator.domain import MAX_SIZE
+from translator.errors import DocumentError
+from translator.report import DOCUMENTS, EXIT_HOST, LINES, Report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Iterator
 
     from translator.outcome import StepEvent
     from translator.plan import Plan
-
-EXIT_USAGE, EXIT_REFUSED, EXIT_HOST, EXIT_DIRTY = 2, 3, 4, 5
 
 
 # Options that several commands share
@@ -46,13 +47,28 @@ def _seconds(context: click.Context, option: click.Parameter, value: str | None)
     return seconds
 
 
+def _bytes(context: click.Context, option: click.Parameter, value: str) -> int:
+    """Read a number of bytes, such as 4096, 64K or 16M."""
+    match = re.fullmatch(r"([1-9][0-9]{0,11})([KM]?)", value.strip().upper())
+    if match is None:
+        raise click.BadParameter(f"{value!r} is not a size: say a number of bytes, such as 4096, 64K or 16M")
+    return int(match[1]) * {"": 1, "K": 2**10, "M": 2**20}[match[2]]
+
+
 _files = click.argument("files", nargs=-1, required=True, metavar="FILE…")
 _reporting = _options(
     click.option("--strict", is_flag=True, help="Take warnings for errors."),
     click.option(
-        "--diagnostics", type=click.Choice(["text", "json"]), default="text", help="How findings are printed."
+        "--diagnostics", type=click.Choice([*LINES, *DOCUMENTS]), default="text", help="How findings are printed."
     ),
     click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", help="Colour findings."),
+)
+_reading = click.option(
+    "--max-size",
+    callback=_bytes,
+    default=str(MAX_SIZE),
+    metavar="BYTES",
+    help="The largest document to read, such as 64K or 16M [default: 16M].",
 )
 _planning = _options(
     click.option("--domid", type=click.IntRange(1, 32751), help="The running Xen domain's id."),
@@ -81,13 +97,14 @@ def cli() -> None:
 
 @cli.command()
 @_files
+@_reading
 @_reporting
-def validate(files: tuple[str, ...], strict: bool, diagnostics: str, color: str) -> None:
+def validate(files: tuple[str, ...], max_size: int, strict: bool, diagnostics: str, color: str) -> None:
     """Check documents against the schema and for what they mean."""
-    report = _Report(strict, diagnostics, color)
-    for name, data in _inputs(files, report):
+    report = Report(strict, diagnostics, color)
+    for name, data in _inputs(files, report, max_size):
         with report.document(name):
-            report.warnings(_document(data, name, {}).diagnostics, name)
+            report.warnings(_document(data, name, {}, max_size).diagnostics, name)
     report.exit()
 
 
@@ -96,6 +113,7 @@ def validate(files: tuple[str, ...], strict: bool, diagnostics: str, color: str)
 @click.option("--format", "format", type=click.Choice(list(render.FORMATS)), default="text", help="What to print.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write here, not to standard output.")
 @_planning
+@_reading
 @_reporting
 def plan(
     files: tuple[str, ...],
@@ -104,16 +122,17 @@ def plan(
     domid: int | None,
     layout: str | None,
     coldplug: str,
+    max_size: int,
     strict: bool,
     diagnostics: str,
     color: str,
 ) -> None:
     """Print what would be done for each document."""
-    report = _Report(strict, diagnostics, color)
+    report = Report(strict, diagnostics, color)
     texts = []
-    for name, data in _inputs(files, report):
+    for name, data in _inputs(files, report, max_size):
         with report.document(name):
-            made = _document(data, name, {"domid": domid, "layout": layout, "coldplug": coldplug})
+            made = _document(data, name, {"domid": domid, "layout": layout, "coldplug": coldplug}, max_size)
             report.warnings(made.diagnostics, name)
             texts.append(render.FORMATS[format](made))
     separator = "\n" if format == "text" else ""
@@ -123,10 +142,30 @@ def plan(
 
 @cli.command()
 @click.argument("file")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write here, not to standard output.")
+@_reading
+@_reporting
+def normalize(file: str, output: Path | None, max_size: int, strict: bool, diagnostics: str, color: str) -> None:
+    """Print the document with every USB controller, index, address and alias explicit, all else untouched."""
+    from translator.normalize import normalize
+
+    report = Report(strict, diagnostics, color)
+    name, data = _single(file, "normalize", report, max_size)
+    with report.document(name):
+        report.warnings(translator.plan(translator.load(data, file=name, max_size=max_size)).diagnostics, name)
+        normal = normalize(data, file=name)
+        if not report.failed:
+            _write_bytes(normal, output)
+    report.exit()
+
+
+@cli.command()
+@click.argument("file")
 @click.option("--sandbox", is_flag=True, help="Use the embedded host, gone at the end; no Xen or QEMU is needed.")
 @click.option("--dry-run", is_flag=True, help="Look at the host, and print the steps that would be carried out.")
 @_planning
 @_host
+@_reading
 @_reporting
 def apply(
     file: str,
@@ -140,16 +179,14 @@ def apply(
     sysfs: Path,
     timeout: float | None,
     name: str | None,
+    max_size: int,
     strict: bool,
     diagnostics: str,
     color: str,
 ) -> None:
     """Make a running domain match a document or a plan: all or nothing."""
-    report = _Report(strict, diagnostics, color)
-    inputs = list(_inputs((file,), report))
-    if len(inputs) != 1:
-        raise click.UsageError(f"apply takes one document, and {file!r} gives {len(inputs)}")
-    source, data = inputs[0]
+    report = Report(strict, diagnostics, color)
+    source, data = _single(file, "apply", report, max_size)
     options = {"layout": layout, "coldplug": coldplug}
 
     async def run() -> None:
@@ -179,7 +216,7 @@ def apply(
             await carry_out(document(number), host)
 
     def document(domid: int | None) -> Plan:
-        made = _document(data, source, options | {"domid": domid})
+        made = _document(data, source, options | {"domid": domid}, max_size)
         report.warnings(made.diagnostics, source)
         if report.failed:
             raise DocumentError([])  # a warning, taken for an error and told
@@ -188,7 +225,7 @@ def apply(
     async def carry_out(made: Plan, host: translator.Host) -> None:
         for model in host.qmp_paths.keys() - {one.name for one in made.topology.device_models}:
             raise click.UsageError(f"--qmp names device model {model!r}, which the domain does not have")
-        applied = await host.apply(made, dry_run=dry_run, on_step=_progress)
+        applied = await host.apply(made, dry_run=dry_run, on_step=_progress if report.for_people else None)
         count = f"{len(applied.steps)} step{'' if len(applied.steps) == 1 else 's'}"
         if dry_run:
             click.echo("".join(f"{step.target:8}  {step.id}: {step.why}\n" for step in applied.steps), nl=False)
@@ -221,7 +258,7 @@ def observe(
     color: str,
 ) -> None:
     """Print what a running domain has: --domid or --name for Xen, --qmp alone for QEMU."""
-    report = _Report(strict, diagnostics, color)
+    report = Report(strict, diagnostics, color)
     if domid is None and name is None and not qmp:
         raise click.UsageError("say which domain: --domid N or --name NAME for Xen, --qmp PATH for QEMU")
 
@@ -246,7 +283,7 @@ def observe(
 @_reporting
 def sandbox(files: tuple[str, ...], directory: Path | None, strict: bool, diagnostics: str, color: str) -> None:
     """Run the embedded host until interrupted, with a guest for each document; print how to reach it."""
-    report = _Report(strict, diagnostics, color)
+    report = Report(strict, diagnostics, color)
     plans = []
     for name, data in _inputs(files, report):
         with report.document(name):
@@ -309,117 +346,72 @@ def explain(code: str) -> None:
     click.echo(text, nl=False)
 
 
-# Input, output, findings
+# Input, output
 
 
-class _Report:
-    """Prints findings and keeps the exit code: the worst of what was met."""
-
-    def __init__(self, strict: bool, form: str, color: str) -> None:
-        self.strict = strict
-        self.form = form
-        self.color = {"always": True, "never": False}.get(color, sys.stderr.isatty() and "NO_COLOR" not in os.environ)
-        self.code = 0
-
-    @property
-    def failed(self) -> bool:
-        return self.code != 0
-
-    def document(self, name: str | None) -> _Guard:
-        """Turn the errors of one document or host into findings and an exit code."""
-        return _Guard(self, name)
-
-    def warnings(self, findings: Iterable[Diagnostic], name: str) -> None:
-        for finding in findings:
-            if self.strict and finding.severity == "warning":
-                finding = msgspec.structs.replace(finding, severity="error")
-                self.code = max(self.code, EXIT_REFUSED)
-            self.show(msgspec.structs.replace(finding, file=name))
-
-    def show(self, finding: Diagnostic) -> None:
-        if self.form == "json":
-            click.echo(msgspec.json.encode(finding), err=True)
-            return
-        text = str(finding)
-        if self.color:
-            word = f"{finding.severity}[{finding.code}]"
-            text = text.replace(
-                word, click.style(word, fg="red" if finding.severity == "error" else "yellow", bold=True), 1
-            )
-        click.echo(text, err=True, color=self.color)
-
-    def unreadable(self, message: str) -> None:
-        """Tell of an input that is not there; wrong usage, unless something worse is met."""
-        click.echo(f"Error: {message}", err=True)
-        self.code = max(self.code, EXIT_USAGE)
-
-    def exit(self) -> None:
-        if self.code:
-            sys.exit(self.code)
-
-
-class _Guard:
-    def __init__(self, report: _Report, name: str | None) -> None:
-        self.report = report
-        self.name = name
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
-        if not isinstance(error, TranslatorError):
-            return False
-        for finding in error.diagnostics:
-            in_document = isinstance(error, (DocumentError, PlanError)) or finding.line is not None
-            file = finding.file or (self.name if in_document else None)
-            self.report.show(msgspec.structs.replace(finding, file=file))
-        code = EXIT_HOST
-        if isinstance(error, (DocumentError, PlanError)):
-            code = EXIT_REFUSED
-        elif isinstance(error, RollbackError):
-            code = EXIT_DIRTY
-        self.report.code = max(self.report.code, code)
-        return True
-
-
-def _inputs(files: Iterable[str], report: _Report) -> Iterator[tuple[str, bytes]]:
+def _inputs(files: Iterable[str], report: Report, max_size: int = MAX_SIZE) -> Iterator[tuple[str, bytes]]:
     """Yield each document with its name; a folder stands for every *.xml below it, sorted.
 
-    What cannot be read is reported, and the others are read all the same.
+    What cannot be read is reported, and the others are read all the same. Of what is too large, no more is read
+    than shows that it is.
     """
     for file in files:
         if file == "-":
-            yield "-", sys.stdin.buffer.read()
+            yield "-", _read(sys.stdin.buffer, max_size)
             continue
         if not file:
-            report.unreadable("a file's name is empty")
+            report.unreadable(file, "a file's name is empty")
             continue
         path = Path(file)
         found = sorted(path.rglob("*.xml")) if path.is_dir() else [path]
         if not found:
-            report.unreadable(f"there is no *.xml below the folder {file!r}")
+            report.unreadable(file, f"there is no *.xml below the folder {file!r}")
         for one in found:
             try:
-                yield str(one), one.read_bytes()
+                with one.open("rb") as stream:
+                    data = _read(stream, max_size)
             except OSError as error:
-                report.unreadable(f"cannot read {str(one)!r}: {error.strerror}")
+                report.unreadable(str(one), f"cannot read {str(one)!r}: {error.strerror}")
+            else:
+                yield str(one), data
 
 
-def _document(data: bytes, name: str, options: dict[str, Any]) -> Plan:
+def _single(file: str, command: str, report: Report, max_size: int) -> tuple[str, bytes]:
+    inputs = list(_inputs((file,), report, max_size))
+    if len(inputs) != 1:
+        _usage(f"{command} takes one document, and {file!r} gives {len(inputs)}")
+    return inputs[0]
+
+
+def _read(stream: BinaryIO, max_size: int) -> bytes:
+    """Return the whole of a plan, which may be many times its document's size, and what matters of a document."""
+    data = stream.read(max_size + 1)
+    return data + stream.read() if _is_plan(data) else data
+
+
+def _is_plan(data: bytes) -> bool:
+    return data[:1000].lstrip()[:1] == b"{"
+
+
+def _document(data: bytes, name: str, options: dict[str, Any], max_size: int = MAX_SIZE) -> Plan:
     """Return the plan that the input is, or that it makes."""
-    if data.lstrip()[:1] == b"{":
+    if _is_plan(data):
         made = translator.Plan.from_json(data)
         return made.bind(domid=options["domid"]) if options.get("domid") else made
-    return translator.plan(translator.load(data, file=name), **options)
+    return translator.plan(translator.load(data, file=name, max_size=max_size), **options)
 
 
 def _write(text: str, output: Path | None) -> None:
+    _write_bytes(text.encode(), output)
+
+
+def _write_bytes(data: bytes, output: Path | None) -> None:
     try:
         if output is None:
-            click.echo(text, nl=False)
+            click.echo(data, nl=False)
             sys.stdout.flush()
         else:
-            output.write_text(text, encoding="utf-8")
+            output.write_bytes(data)
     except BrokenPipeError:
         raise  # whoever was reading has read enough: click ends quietly
     except OSError as error:

@@ -65,8 +65,9 @@ def _same(one: Controller | Device, other: Controller | Device) -> bool:
 
 
 def _shape(controller: Controller) -> tuple[object, ...]:
-    companions = tuple((one.driver, one.startport) for one in controller.companions)
-    return controller.type, controller.version, controller.driver, controller.ports, controller.backend, companions
+    companions = sorted((one.startport, one.driver) for one in controller.companions)
+    shape = controller.type, controller.version, controller.driver, controller.ports, controller.backend
+    return *shape, companions, controller.place
 
 
 def _elsewhere(one: str | None, other: str | None) -> bool:

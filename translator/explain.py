@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 from functools import cache, cached_property
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 import xmlschema
@@ -82,7 +82,8 @@ def _is_required(attribute: Any) -> bool:
 
 class _Schema:
     def __init__(self) -> None:
-        self.declarations: Mapping[str, Any] = xmlschema.XMLSchema10(str(schema_dir() / "domain.xsd")).elements
+        # a plain table: the one of xmlschema's own composes a name at every look-up
+        self.declarations = dict(xmlschema.XMLSchema10(str(schema_dir() / "domain.xsd")).elements.items())
         self._rules: dict[Any, _Rules] = {}
 
     def rules(self, declaration: Any) -> _Rules:
@@ -192,7 +193,7 @@ class _Walk:
             if fault:
                 yield self._diagnostic("T204", f"the text of {_tag(element)} is {fault[0]}", fault[1], element)
             return
-        texts = [element.text, *(child.tail for child in element)]
+        texts = chain([element.text], (child.tail for child in element))
         stray = next((text.strip() for text in texts if text and text.strip()), None)
         if stray is not None:
             message = f"the text {_quoted(stray)} is not allowed in {_tag(element)}"

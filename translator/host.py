@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from translator.errors import HostError
-from translator.plan import QmpCommand, SysfsWrites, Transaction, Wait
+from translator.plan import LaunchOption, QmpCommand, SysfsWrites, Transaction, Wait
 from translator.topology import PRIMARY
 
 if TYPE_CHECKING:
@@ -169,11 +169,16 @@ class Performer:
                 # an answer to device_del is not an effect: the device goes when QEMU and the guest let it
                 monitor = await host.qmp(device_model or PRIMARY, self._domid)
                 await monitor.remove_device(str(arguments["id"]), host.request_timeout_s)
+            case QmpCommand("chardev-remove" | "blockdev-del" as command, arguments):
+                monitor = await host.qmp(device_model or PRIMARY, self._domid)
+                await monitor.remove_backend(command, arguments)
             case QmpCommand(command, arguments):
                 await (await host.qmp(device_model or PRIMARY, self._domid)).execute(command, arguments)
             case SysfsWrites(writes):
                 for write in writes:
                     host.sysfs.write(write.path, write.value)
+            case LaunchOption(option):
+                raise AssertionError(f"{option} is QEMU's to read as it starts")
 
     async def _commit(self, operations: Sequence[XenstoreOp]) -> None:
         # a directory that was there before us stays, empty or not

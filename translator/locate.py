@@ -10,7 +10,7 @@ import re
 from bisect import bisect_right
 from functools import cached_property
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from translator.errors import Source
 
@@ -22,6 +22,24 @@ if TYPE_CHECKING:
 _TO_NEXT_TAG = re.compile(rb"[^<]*+(?:(?:</|<!--.*?-->|<!\[CDATA\[.*?\]\]>|<\?.*?\?>)[^<]*+)*+<", re.DOTALL)
 _TAG_NAME = re.compile(rb"<[^\s/>]+")
 _ATTRIBUTE = re.compile(rb"\s+([^\s=/>]+)\s*=\s*(?:\"[^\"]*\"|'[^']*')")
+# Whole; its attributes' values may hold ">" and "/".
+_START_TAG = re.compile(rb"<[^\s/>]+(?:\s+[^\s=/>]+\s*=\s*(?:\"[^\"]*\"|'[^']*'))*+\s*(/?)>")
+_NEXT_TAG = re.compile(rb"(?:[^<]++|<!--.*?-->|<!\[CDATA\[.*?\]\]>|<\?.*?\?>)*+", re.DOTALL)
+
+
+class Span(NamedTuple):
+    """Where an element stands, in bytes: `start` to `end`, and between them what it holds, `inner` to `inner_end`.
+
+    An empty-element tag `<a/>` has both of the latter at its end. `values` are those of its attributes, by their
+    names as spelled, each without the quotes; `attributes_end` is behind the last of them.
+    """
+
+    start: int
+    attributes_end: int
+    inner: int
+    inner_end: int
+    end: int
+    values: dict[str, tuple[int, int]]
 
 
 class Lines:
@@ -33,6 +51,7 @@ class Lines:
     def __init__(self, text: bytes, encoding: str) -> None:
         self._text = text
         self._encoding = encoding
+        self._last = (0, 0, 0)  # the line, offset and column where the last one asked for stood
 
     @cached_property
     def _starts(self) -> list[int]:
@@ -41,8 +60,13 @@ class Lines:
     def source(self, offset: int) -> Source:
         """Return where the byte at `offset` stands."""
         line = bisect_right(self._starts, offset)
-        before = self._text[self._starts[line - 1] : offset]
-        column = len(before if before.isascii() else before.decode(self._encoding, "replace"))
+        # From the last place on, if it is in the same line: a document may be one line of a million elements.
+        last_line, begin, column = self._last
+        if line != last_line or offset < begin:
+            begin, column = self._starts[line - 1], 0
+        between = self._text[begin:offset]
+        column += len(between if between.isascii() else between.decode(self._encoding, "replace"))
+        self._last = (line, offset, column)
         return Source(line, column + 1)
 
 
@@ -56,18 +80,18 @@ class Locator:
     """
 
     def __init__(self, text: bytes, root: _Element, encoding: str = "utf-8") -> None:
-        self._text = text
+        self.text = text
         self._root = root
         self._lines = Lines(text, encoding)
-        self._encoding = encoding
+        self.encoding = encoding
         self._segments: dict[_Element, str] = {}
 
     @cached_property
     def _offsets(self) -> dict[_Element, int]:
         # Without comments to leave out, lxml iterates in half the time.
-        elements = self._root.iter("*") if b"<!--" in self._text else self._root.iter()
+        elements = self._root.iter("*") if b"<!--" in self.text else self._root.iter()
         # One "<" more ends the last stretch, which would otherwise be searched again from each of its bytes.
-        stretches = _TO_NEXT_TAG.findall(self._text + b"<")[:-1]
+        stretches = _TO_NEXT_TAG.findall(self.text + b"<")[:-1]
         return dict(zip(elements, accumulate(map(len, stretches)), strict=True))
 
     def source(self, element: _Element, attribute: str | None = None) -> Source:
@@ -80,16 +104,55 @@ class Locator:
             offset = self._attribute_offset(offset, element, attribute)
         return self._lines.source(offset)
 
+    def start(self, element: _Element) -> int:
+        """Return where the element begins, in bytes."""
+        return self._offsets[element] - 1
+
+    def span(self, element: _Element) -> Span:
+        """Return where the element stands; this takes as long as it is."""
+        start = self.start(element)
+        opening = _TAG_NAME.match(self.text, start)
+        tag = _START_TAG.match(self.text, start)
+        assert opening is not None, "the document is well-formed"
+        assert tag is not None, "the document is well-formed"
+        values, position = {}, opening.end()
+        while found := _ATTRIBUTE.match(self.text, position):
+            position = found.end()
+            value = found[0].partition(b"=")[2].strip()
+            values[found[1].decode(self.encoding)] = (position - len(value) + 1, position - 1)
+        if tag[1]:
+            return Span(start, position, tag.end(), tag.end(), tag.end(), values)
+        inner_end = self._end_tag(tag.end())
+        return Span(start, position, tag.end(), inner_end, self.text.index(b">", inner_end) + 1, values)
+
+    def _end_tag(self, position: int) -> int:
+        """Return where the element's end tag begins whose start tag ends at `position`."""
+        depth = 1
+        while True:
+            between = _NEXT_TAG.match(self.text, position)
+            assert between is not None
+            position = between.end()
+            if self.text.startswith(b"</", position):
+                depth -= 1
+                if not depth:
+                    return position
+                position = self.text.index(b">", position)
+            else:
+                tag = _START_TAG.match(self.text, position)
+                assert tag is not None, "the document is well-formed"
+                depth += not tag[1]
+                position = tag.end()
+
     def _attribute_offset(self, tag: int, element: _Element, attribute: str) -> int:
         namespace, _, name = attribute.rpartition("}")
         spellings = {name}
         if namespace:
             known = {**element.nsmap, "xml": "http://www.w3.org/XML/1998/namespace"}
             spellings = {f"{prefix}:{name}" for prefix, uri in known.items() if uri == namespace[1:]}
-        opening = _TAG_NAME.match(self._text, tag)
+        opening = _TAG_NAME.match(self.text, tag)
         position = opening.end() if opening else tag
-        while found := _ATTRIBUTE.match(self._text, position):
-            if found[1].decode(self._encoding) in spellings:
+        while found := _ATTRIBUTE.match(self.text, position):
+            if found[1].decode(self.encoding) in spellings:
                 return found.start(1)
             position = found.end()
         return tag

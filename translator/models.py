@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from translator.topology import Guest, Hypervisor, Kind, Type
+from translator.topology import ElementKind, Guest, Hypervisor, Type
 
 Speed = Literal["low", "full", "high", "super"]
 SLOW: tuple[Speed, ...] = ("low", "full")
@@ -59,8 +59,10 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     ports        for PV models, those of layout libxl; a layout may have another default
     speeds       of the devices that its own ports serve
     startport    set for a companion: the first of its master's ports that it serves, from 0
+    companion    whether QEMU can make it one
     hotplug      whether QEMU can add it to a running machine
     hypervisors  where the model exists
+    x86          whether QEMU has it for PCs
     canonical    whether the pair read backwards gives this row
     aliases      other names that documents use for it
     """
@@ -72,13 +74,15 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     ports: Ports
     speeds: tuple[Speed, ...]
     startport: int | None = None
+    companion: bool = False
     hotplug: bool = True
     hypervisors: tuple[Hypervisor, ...] = ANY
+    x86: bool = True
     canonical: bool = False
     aliases: tuple[str, ...] = ()
 
 
-def _uhci(name: str, driver: str, *, canonical: bool = False) -> Model:
+def _uhci(name: str, driver: str, *, canonical: bool = False, x86: bool = True) -> Model:
     return Model(
         name=name,
         kind=ControllerKind("emulated", 1),
@@ -86,6 +90,7 @@ def _uhci(name: str, driver: str, *, canonical: bool = False) -> Model:
         driver=driver,
         ports=Ports(2, 2, 2),
         speeds=SLOW,
+        x86=x86,
         canonical=canonical,
     )
 
@@ -99,6 +104,7 @@ def _ich9_companion(number: int, startport: int) -> Model:
         ports=Ports(0, 0, 0),
         speeds=SLOW,
         startport=startport,
+        companion=True,
         hotplug=False,
     )
 
@@ -109,7 +115,7 @@ def _xhci(name: str, driver: str, *, canonical: bool = False) -> Model:
         kind=ControllerKind("emulated", 3),
         interface="xhci",
         driver=driver,
-        ports=Ports(4, 1, 15),
+        ports=Ports(4, 0, 15),
         speeds=ALL,
         canonical=canonical,
     )
@@ -131,7 +137,7 @@ def _paravirtual(name: str, type: Type, version: int, speeds: tuple[Speed, ...],
 _ROWS = (
     _uhci("piix3-uhci", "piix3-usb-uhci", canonical=True),
     _uhci("piix4-uhci", "piix4-usb-uhci"),
-    _uhci("vt82c686b-uhci", "vt82c686b-usb-uhci"),
+    _uhci("vt82c686b-uhci", "vt82c686b-usb-uhci", x86=False),
     Model(
         name="pci-ohci",
         kind=ControllerKind("emulated", 1),
@@ -139,6 +145,7 @@ _ROWS = (
         driver="pci-ohci",
         ports=Ports(3, 3, 3),
         speeds=SLOW,
+        companion=True,
         hotplug=False,
     ),
     Model(
@@ -193,18 +200,20 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 
     modelless  the model of a `<controller type='usb'>` that names none; None where USB means nothing
     default    the model of the controller that a domain gets without asking for one; None: it gets none
+    board      by whose rules PCI slots are given (`pci.BOARDS`); None: QEMU chooses
     """
 
     modelless: str | None
     default: str | None
+    board: str | None = None
 
 
 _MACHINES = (
-    ("pc-q35", Machine(modelless="piix3-uhci", default="qemu-xhci")),
-    ("q35", Machine(modelless="piix3-uhci", default="qemu-xhci")),
-    ("pc", Machine(modelless="piix3-uhci", default="piix3-uhci")),
-    ("pseries", Machine(modelless="pci-ohci", default="pci-ohci")),
-    ("virt", Machine(modelless="qemu-xhci", default=None)),
+    ("pc-q35", Machine(modelless="piix3-uhci", default="qemu-xhci", board="q35")),
+    ("q35", Machine(modelless="piix3-uhci", default="qemu-xhci", board="q35")),
+    ("pc", Machine(modelless="piix3-uhci", default="piix3-uhci", board="pc")),
+    ("pseries", Machine(modelless="pci-ohci", default="pci-ohci", board="pseries")),
+    ("virt", Machine(modelless="qemu-xhci", default=None, board="virt")),
     ("s390", Machine(modelless=None, default=None)),
 )
 _OTHER_MACHINE = Machine(modelless="piix3-uhci", default=None)
@@ -220,24 +229,100 @@ class DeviceKind(msgspec.Struct, frozen=True, kw_only=True):
 
     driver   QEMU's device
     speeds   those that it can run at; empty for a host's device, whose speed only the host knows
+    prefix   of the ids that libvirt gives
+    keys     what a `-device` of this kind may say, in libvirt's order
     ports    how many a hub offers
+    others   other drivers of this kind
     """
 
-    kind: Kind
+    kind: ElementKind
     driver: str
     speeds: tuple[Speed, ...]
+    prefix: str
+    keys: tuple[str, ...] = ("id", "bus", "port")
     ports: int = 0
+    others: tuple[str, ...] = ()
 
 
-# Source: usb_desc of each driver in QEMU 7.2 (hw/usb/dev-*.c): which of .full, .high and .super it fills.
-DEVICE_KINDS: dict[Kind, DeviceKind] = {
+_HOST_KEYS = ("hostdevice", "hostbus", "hostaddr", "hostport", "vendorid", "productid")
+_DISK_KEYS = (
+    "bus",
+    "port",
+    "share-rw",
+    "drive",
+    "id",
+    "bootindex",
+    "removable",
+    "write-cache",
+    "serial",
+    "werror",
+    "rerror",
+)
+_CARD_KEYS = ("backend", "cert1", "cert2", "cert3", "db", "chardev", "id", "bus")
+
+# Sources: usb_desc of each driver in QEMU 7.2 (hw/usb/dev-*.c), which of .full, .high and .super it fills; what a
+# host's or a redirected device runs at, only that device knows. Ids and order of keys, libvirt's qemu_alias.c and
+# qemu_command.c, as observed.
+DEVICE_KINDS: dict[ElementKind, DeviceKind] = {
     row.kind: row
     for row in (
-        DeviceKind(kind="hub", driver="usb-hub", speeds=("full",), ports=8),
-        DeviceKind(kind="hostdev", driver="usb-host", speeds=()),
-        DeviceKind(kind="tablet", driver="usb-tablet", speeds=("full", "high")),
-        DeviceKind(kind="mouse", driver="usb-mouse", speeds=("full", "high")),
-        DeviceKind(kind="keyboard", driver="usb-kbd", speeds=("full", "high")),
+        DeviceKind(kind="hub", driver="usb-hub", speeds=("full",), prefix="hub", ports=8),
+        DeviceKind(
+            kind="hostdev",
+            driver="usb-host",
+            speeds=(),
+            prefix="hostdev",
+            keys=(*_HOST_KEYS, "id", "bootindex", "guest-reset", "guest-resets-all", "bus", "port"),
+        ),
+        DeviceKind(kind="tablet", driver="usb-tablet", speeds=("full", "high"), prefix="input"),
+        DeviceKind(kind="mouse", driver="usb-mouse", speeds=("full", "high"), prefix="input"),
+        DeviceKind(kind="keyboard", driver="usb-kbd", speeds=("full", "high"), prefix="input"),
+        DeviceKind(
+            kind="redirdev",
+            driver="usb-redir",
+            speeds=(),
+            prefix="redir",
+            keys=("chardev", "id", "filter", "bootindex", "bus", "port"),
+        ),
+        DeviceKind(
+            kind="disk",
+            driver="usb-storage",
+            speeds=("full", "high", "super"),
+            prefix="usb-disk",
+            keys=_DISK_KEYS,
+        ),
+        DeviceKind(
+            kind="serial",
+            driver="usb-serial",
+            speeds=("full",),
+            prefix="serial",
+            keys=("chardev", "id", "bus", "port"),
+        ),
+        DeviceKind(
+            kind="sound",
+            driver="usb-audio",
+            speeds=("full",),
+            prefix="sound",
+            keys=("id", "audiodev", "bus", "port"),
+        ),
+        DeviceKind(
+            kind="net",
+            driver="usb-net",
+            speeds=("full",),
+            prefix="net",
+            keys=("id", "mac", "bootindex", "bus", "port"),
+        ),
+        DeviceKind(kind="ccid", driver="usb-ccid", speeds=("full",), prefix="ccid"),
+        DeviceKind(
+            kind="smartcard",
+            driver="ccid-card-emulated",
+            speeds=(),
+            prefix="smartcard",
+            keys=_CARD_KEYS,
+            others=("ccid-card-passthru",),
+        ),
     )
 }
-DEVICE_DRIVERS: dict[str, DeviceKind] = {row.driver: row for row in DEVICE_KINDS.values()}
+DEVICE_DRIVERS: dict[str, DeviceKind] = {
+    driver: row for row in DEVICE_KINDS.values() for driver in (row.driver, *row.others)
+}

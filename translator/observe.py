@@ -10,7 +10,7 @@ import msgspec
 from translator.errors import HostError
 from translator.hosts.sysfs import fits
 from translator.layouts import CONNECTED, INIT_WAIT, INITIALISED, layout_named
-from translator.models import CANONICAL, DEVICE_DRIVERS, DRIVERS, XEN_MACHINES, ControllerKind
+from translator.models import CANONICAL, DEVICE_DRIVERS, DEVICE_KINDS, DRIVERS, XEN_MACHINES, ControllerKind
 from translator.topology import (
     PRIMARY,
     Companion,
@@ -19,6 +19,7 @@ from translator.topology import (
     DeviceModel,
     DomainIdentity,
     HostDevice,
+    Place,
     Topology,
     port_key,
 )
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from translator.host import Host
     from translator.hosts.qmp import QomDevice
     from translator.layouts import ControllerRecord, Layout
-    from translator.topology import Guest
+    from translator.topology import Family, Guest, Kind
     from translator.topology import Layout as LayoutName
 
 # What QEMU is asked of a device beyond its place: a choice of ports, a companion's master, a host device's name.
@@ -65,29 +66,29 @@ async def observe(
     domid: int | None,
     layout: LayoutName | None = None,
     expect_qmp: bool = False,
-    names: Mapping[str, int] | None = None,
+    like: Topology | None = None,
 ) -> Observation:
     """Return what a running domain has.
 
     Args:
         domid: a Xen domain's id; None for a QEMU that no xenstore knows of.
         layout: where the records live; libxl for a Xen domain if None.
-        names: controllers' indexes by id, where the id does not tell the index: aliases of the user's.
+        like: what is expected, whose ids tell the indexes of controllers that have an alias of the user's.
         expect_qmp: whether a monitor that cannot be reached is an error although no record points at QEMU.
 
     Raises:
         HostError: the host cannot be reached, or has no such domain.
     """
-    reader = _Reader(host, domid, layout_named(layout or ("qemu" if domid is None else "libxl")), names or {})
+    reader = _Reader(host, domid, layout_named(layout or ("qemu" if domid is None else "libxl")), like)
     return await reader.read(expect_qmp)
 
 
 class _Reader:
-    def __init__(self, host: Host, domid: int | None, layout: Layout, names: Mapping[str, int]) -> None:
+    def __init__(self, host: Host, domid: int | None, layout: Layout, like: Topology | None) -> None:
+        self.known = {(one.family, one.id): one.index for one in like.controllers} if like else {}
         self.host = host
         self.domid = domid
         self.layout = layout
-        self.known_names = names
         self.lacking: set[str] = set()
 
     async def read(self, expect_qmp: bool) -> Observation:
@@ -102,7 +103,7 @@ class _Reader:
         controllers = []
         for device in found:
             if device.driver in DRIVERS and device.id is not None and "masterbus" not in device.properties:
-                index = self.known_names.get(device.id, self.layout.controller_index(device.id))
+                index = self.known.get(("usb", device.id), self.layout.controller_index(device.id))
                 if index is not None:
                     names[device.id] = index
         for record in records:
@@ -117,7 +118,10 @@ class _Reader:
             domain=identity,
             layout=self.layout.name,
             device_models=(DeviceModel(name=PRIMARY),),
-            controllers=tuple(sorted(controllers, key=lambda controller: controller.index)),
+            controllers=(
+                *sorted(controllers, key=lambda controller: controller.index),
+                *self.readers(found, names).values(),
+            ),
             devices=tuple(
                 sorted(
                     self.devices(records, found, names),
@@ -136,7 +140,7 @@ class _Reader:
             foreign={
                 (names[controller], device.port): device.driver
                 for device in found
-                if device.port and device.driver not in DEVICE_DRIVERS and (controller := _bus_of(device)) in names
+                if device.port and device.driver not in DEVICE_DRIVERS and (controller := _bus(device)) in names
             },
         )
 
@@ -229,35 +233,58 @@ class _Reader:
             source=None,
         )
 
+    def readers(self, found: Iterable[QomDevice], names: Mapping[str, int]) -> dict[str, Controller]:
+        """Return the ccid controllers by their names in QEMU, which tell the index where libvirt gave them."""
+        readers: dict[str, Controller] = {}
+        for device in found:
+            controller = names.get(_bus(device))
+            if device.driver != DEVICE_KINDS["ccid"].driver or controller is None or not device.port or not device.id:
+                continue
+            number = device.id.removeprefix("ccid")
+            told = int(number) if number.isascii() and number.isdigit() else len(readers)
+            readers[device.id] = Controller(
+                family="ccid",
+                index=self.known.get(("ccid", device.id), told),
+                model=device.driver,
+                type="emulated",
+                version=None,
+                interface="ccid",
+                ports=1,
+                id=device.id,
+                driver=device.driver,
+                device_model=PRIMARY,
+                backend=None,
+                companions=(),
+                pci=None,
+                properties={},
+                implicit=False,
+                source=None,
+                place=Place(controller, device.port),
+            )
+        return readers
+
     def devices(
         self, records: Iterable[ControllerRecord], found: Iterable[QomDevice], names: Mapping[str, int]
     ) -> Iterable[Device]:
         given = {(record.index, port): path for record in records for port, path in record.devices.items()}
         emulated = {record.index for record in records if record.type == "emulated"}
         known = {device.path: device for device in self.host.sysfs.usb_devices()} if given or found else {}
+        readers = self.readers(found, names)
         for device in found:
-            controller = names.get(_bus_of(device))
-            if device.driver not in DEVICE_DRIVERS or controller is None or not device.port:
+            bus = _bus(device)
+            row = DEVICE_DRIVERS.get(device.driver)
+            if row is not None and row.kind == "smartcard" and bus in readers:
+                yield _device(device, "smartcard", "ccid", readers[bus].index, "0", None)
+            controller = names.get(bus)
+            if row is None or row.kind == "ccid" or controller is None or not device.port:
                 continue
-            row = DEVICE_DRIVERS[device.driver]
             path = given.pop((controller, device.port), None)
             host = None
             if row.kind == "hostdev":
                 host = known.get(path) or _host_device(device, known.values(), path)
                 if path is None and self.domid is not None:
                     self.lacking.add(f"device:usb:{controller}:{device.port}:record")
-            yield Device(
-                family="usb",
-                kind=row.kind,
-                id=device.id,
-                driver=device.driver,
-                controller=controller,
-                port=device.port,
-                host=host,
-                properties={},
-                implicit=False,
-                source=None,
-            )
+            yield _device(device, row.kind, "usb", controller, device.port, host)
         for (controller, port), path in given.items():
             if controller in emulated:
                 self.lacking.add(f"device:usb:{controller}:{port}")
@@ -273,6 +300,28 @@ class _Reader:
                 implicit=False,
                 source=None,
             )
+
+
+def _bus(device: QomDevice) -> str:
+    """Return the name of the device that the bus belongs to."""
+    return (device.parent_bus or "").rpartition("/")[2].removesuffix(".0")
+
+
+def _device(
+    device: QomDevice, kind: Kind, family: Family, controller: int, port: str, host: HostDevice | None
+) -> Device:
+    return Device(
+        family=family,
+        kind=kind,
+        id=device.id,
+        driver=device.driver,
+        controller=controller,
+        port=port,
+        host=host,
+        properties={},
+        implicit=False,
+        source=None,
+    )
 
 
 def _paravirtual(record: ControllerRecord) -> Controller:
@@ -295,11 +344,6 @@ def _paravirtual(record: ControllerRecord) -> Controller:
         implicit=False,
         source=None,
     )
-
-
-def _bus_of(device: QomDevice) -> str:
-    """Return the id of the controller whose bus a USB device sits on."""
-    return device.parent_bus.rpartition("/")[2].removesuffix(".0")
 
 
 def _pci(device: QomDevice) -> str | None:

@@ -6,6 +6,7 @@ again, so a document without faults never pays for it.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -13,7 +14,11 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from lxml.etree import _Element
+
     from translator.errors import Diagnostic
+
+_SEGMENT = re.compile(r"([^\[]+)(?:\[(\d+)\])?")
 
 
 def pinpoint(diagnostics: Iterable[Diagnostic], data: bytes) -> tuple[Diagnostic, ...]:
@@ -23,13 +28,38 @@ def pinpoint(diagnostics: Iterable[Diagnostic], data: bytes) -> tuple[Diagnostic
         return ()
     from translator.validate import validate
 
-    document = validate(data)
+    document = validate(data, max_size=len(data))
+    find = _Finder(document.root).find
     placed = []
     for diagnostic in diagnostics:
         path, _, attribute = (diagnostic.element or "").partition("/@")
-        element = document.root.find(path.removeprefix("/domain").lstrip("/") or ".")
+        element = find(path)
         if element is not None:
             source = document.locator.source(element, attribute or None)
             diagnostic = msgspec.structs.replace(diagnostic, line=source.line, column=source.column)
         placed.append(diagnostic)
     return tuple(sorted(placed, key=lambda one: (one.line or 0, one.column or 0, one.code)))
+
+
+class _Finder:
+    """Finds elements by path. Each list of siblings is made once: lxml's own look-up would make it at every step."""
+
+    def __init__(self, root: _Element) -> None:
+        self._found: dict[str, list[_Element]] = {"/domain": [root]}
+
+    def find(self, path: str) -> _Element | None:
+        """Return the first element at `path`, such as `/domain/devices/input[3]/address`."""
+        return next(iter(self._all(path)), None)
+
+    def _all(self, path: str) -> list[_Element]:
+        if path not in self._found:
+            parent, _, segment = path.rpartition("/")
+            match = _SEGMENT.fullmatch(segment)
+            if match is None or not parent:
+                return []
+            name, number = match.groups()
+            if number is None:
+                self._found[path] = [child for one in self._all(parent) for child in one.iterchildren(name)]
+            else:
+                self._found[path] = self._all(f"{parent}/{name}")[int(number) - 1 : int(number)]
+        return self._found[path]

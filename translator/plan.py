@@ -7,6 +7,7 @@ never written a second time. An action is one of
     Transaction   xenstore operations that are committed together         target `xenstore`
     Wait          a xenstore node that must come to have one of several values    target `wait`
     SysfsWrites   writes to files below /sys                              target `sysfs`
+    LaunchOption  what only QEMU's command line can say                   target `option`
 
 Placeholders stand in a plan for what only a host knows; `bind` puts the facts in their place:
 
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from translator import chardev
 from translator.errors import Diagnostic, PlanError, Severity, Source
 from translator.models import MODELS
 from translator.topology import (
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
 FORMAT = "translator-plan/1"
 
 Stage = Literal["launch", "attach"]
-Target = Literal["qmp", "xenstore", "wait", "sysfs"]
+Target = Literal["qmp", "xenstore", "wait", "sysfs", "option"]
 Op = Literal["write", "mkdir", "rm", "rm-empty", "expect", "expect-absent"]
 
 
@@ -106,13 +108,23 @@ class SysfsWrites(msgspec.Struct, frozen=True):
     writes: tuple[SysfsWrite, ...]
 
 
-Action = QmpCommand | Transaction | Wait | SysfsWrites
+class LaunchOption(msgspec.Struct, frozen=True):
+    """An option of QEMU's command line with its JSON; `-audiodev` has no command in QMP."""
+
+    option: str
+    value: dict[str, Value]
+
+
+Action = QmpCommand | Transaction | Wait | SysfsWrites | LaunchOption
 TARGETS: Mapping[type[Action], Target] = {
     QmpCommand: "qmp",
     Transaction: "xenstore",
     Wait: "wait",
     SysfsWrites: "sysfs",
+    LaunchOption: "option",
 }
+# What a QMP command is on the command line.
+_OPTIONS = {"device_add": "-device", "chardev-add": "-chardev", "blockdev-add": "-blockdev"}
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,9 +156,14 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def launch_words(self) -> tuple[str, str]:
-        """The step as words of QEMU's command line: `-device` and its JSON."""
+        """The step as words of QEMU's command line: an option and its JSON, or its text where QEMU has none."""
+        if isinstance(self.action, LaunchOption):
+            return self.action.option, msgspec.json.encode(self.action.value).decode()
         assert isinstance(self.action, QmpCommand), "only QEMU has a launch stage"
-        return "-device", msgspec.json.encode(self.action.arguments).decode()
+        option, arguments = _OPTIONS[self.action.execute], self.action.arguments
+        if option == "-chardev":
+            return option, chardev.word(arguments)
+        return option, msgspec.json.encode(arguments).decode()
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -264,21 +281,21 @@ _STEP_ID = re.compile(r"(controller:[a-z]+:[0-9]{1,9}|device:[a-z]+:[0-9]{1,9}:[
 def _inconsistencies(plan: Plan) -> Iterator[str]:
     """Yield what a file may say that no plan of ours does and that the stages behind it rely on."""
     topology = plan.topology
-    indexes = {controller.index for controller in topology.controllers}
+    present = {(controller.family, controller.index) for controller in topology.controllers}
     if topology.domain.domid is not None and topology.domain.domid < 1:
         yield f"there is no guest with domid {topology.domain.domid}"
     for controller in topology.controllers:
-        if controller.type == "emulated" and controller.model not in MODELS:
+        if controller.family == "usb" and controller.type == "emulated" and controller.model not in MODELS:
             yield f"unknown controller model {controller.model!r}"
     for device in topology.devices:
-        if device.controller not in indexes:
+        if (device.family, device.controller) not in present:
             yield f"a {device.kind} is on controller {device.controller}, which is not in the plan"
-        if not _PORT.fullmatch(device.port):
+        if device.family == "usb" and not _PORT.fullmatch(device.port):
             yield f"{device.port!r} is not a port"
     for step in plan.steps:
         if not _STEP_ID.fullmatch(step.id):
             yield f"{step.id!r} is not the id of a step"
-        if step.stage == "launch" and step.target != "qmp":
+        if step.stage == "launch" and step.target not in ("qmp", "option"):
             yield f"step {step.id} is for QEMU's command line, and its target is {step.target}"
         for action in (step.action, step.undo):
             if isinstance(action, QmpCommand) and action.execute == "device_del" and "id" not in action.arguments:

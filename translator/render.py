@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import shlex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from translator.plan import Action, Plan, QmpCommand, SysfsWrites, Transaction, Wait
+from translator.plan import Action, LaunchOption, Plan, QmpCommand, SysfsWrites, Transaction, Wait
+from translator.topology import port_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -81,28 +82,44 @@ def _tree(topology: Topology) -> Iterable[str]:
         f"{domain.guest}, {domain.machine}" if domain.hypervisor == "xen" else f"{domain.arch}, {domain.machine}"
     )
     yield f"{domain.name}  {domain.hypervisor} ({machine}){domid}"
-    for number, controller in enumerate(topology.controllers):
-        last = number == len(topology.controllers) - 1
+    controllers = sorted((one for one in topology.controllers if one.family == "usb"), key=lambda one: one.index)
+    ports: dict[int, list[_Port]] = {controller.index: [] for controller in controllers}
+    for device in topology.devices:
+        if device.family == "usb":
+            ports[device.controller].append(_Port(device.port, _device(device)))
+    for reader in topology.controllers:
+        if reader.place:
+            cards = [
+                _device(one) for one in topology.devices if one.family == "ccid" and one.controller == reader.index
+            ]
+            what = f"ccid controller {reader.index}{' implicit' if reader.implicit else ''}  [{reader.id}]"
+            ports[reader.place.controller].append(_Port(reader.place.port, " with ".join([what, *cards])))
+    for number, controller in enumerate(controllers):
+        last = number == len(controllers) - 1
         yield f"{'└─' if last else '├─'} {_controller(controller)}"
         indent = "   " if last else "│  "
         for companion in controller.companions:
             yield f"{indent}with {companion.model} from port {companion.startport + 1} on"
-        devices = [device for device in topology.devices if device.controller == controller.index]
-        yield from (indent + line for line in _ports(devices))
+        yield from (indent + line for line in _ports(ports[controller.index]))
 
 
-def _ports(devices: list[Device]) -> Iterable[str]:
-    """Draw the devices of one controller; what hangs on a hub is drawn below it."""
-    by_parent: dict[str, list[Device]] = {}
-    for device in devices:
-        by_parent.setdefault(device.port.rpartition(".")[0], []).append(device)
+class _Port(NamedTuple):
+    port: str
+    what: str
+
+
+def _ports(ports: list[_Port]) -> Iterable[str]:
+    """Draw the ports of one controller; what hangs on a hub is drawn below it."""
+    by_parent: dict[str, list[_Port]] = {}
+    for one in sorted(ports, key=lambda one: port_key(one.port)):
+        by_parent.setdefault(one.port.rpartition(".")[0], []).append(one)
 
     def level(parent: str, indent: str) -> Iterable[str]:
         here = by_parent.get(parent, [])
-        for number, device in enumerate(here):
+        for number, one in enumerate(here):
             last = number == len(here) - 1
-            yield f"{indent}{'└─' if last else '├─'} port {device.port}: {_device(device)}"
-            yield from level(device.port, indent + ("   " if last else "│  "))
+            yield f"{indent}{'└─' if last else '├─'} port {one.port}: {one.what}"
+            yield from level(one.port, indent + ("   " if last else "│  "))
 
     yield from level("", "")
 
@@ -145,6 +162,8 @@ def _action(action: Action) -> Iterable[str]:
             yield f"{path} = {' or '.join(values)}, for at most {timeout_s} s"
         case SysfsWrites(writes):
             yield from (f"{write.path} < {write.value}" for write in writes)
+        case LaunchOption(option, value):
+            yield f"{option} {json.dumps(value)}"
 
 
 def _operations(operations: Iterable[XenstoreOp]) -> Iterable[str]:

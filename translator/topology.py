@@ -18,7 +18,9 @@ Type = Literal["emulated", "pv", "qusb", "none"]
 Kind = Literal[
     "hostdev", "redirdev", "tablet", "mouse", "keyboard", "hub", "disk", "smartcard", "sound", "serial", "net"
 ]
-Family = Literal["usb"]
+# what may sit on a USB port: a ccid controller too, which is no device in a topology
+ElementKind = Kind | Literal["ccid"]
+Family = Literal["usb", "ccid"]
 Layout = Literal["libxl", "qemu"]
 
 PRIMARY = "primary"  # the device model that every domain has
@@ -50,8 +52,11 @@ class DeviceModel(msgspec.Struct, frozen=True, kw_only=True):
     pio: tuple[dict[str, int], ...] = ()
 
 
-class Companion(msgspec.Struct, frozen=True, kw_only=True):
-    """A controller that serves the slower devices of its master's ports from `startport` (0-based) on."""
+class Companion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A controller that serves the slower devices of its master's ports from `startport` (0-based) on.
+
+    `after` is the index of the controller behind which QEMU is told of it, where that is not its master.
+    """
 
     model: str
     driver: str
@@ -59,15 +64,24 @@ class Companion(msgspec.Struct, frozen=True, kw_only=True):
     pci: str | None
     properties: dict[str, Value]
     source: Source | None
+    after: int | None = None
 
 
-class Controller(msgspec.Struct, frozen=True, kw_only=True):
+class Place(msgspec.Struct, frozen=True):
+    """A port of a USB controller: the controller's index, and the port, dotted, from 1."""
+
+    controller: int
+    port: str
+
+
+class Controller(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One controller.
 
     `index` is libvirt's (and libxl's devid); `version` is the USB generation, None for type none;
     `id` is its name in QEMU, None where QEMU has no device for it; `backend` is the domain that
     serves a PV controller (a domid, or a name while unresolved); `pci` is `DDDD:BB:SS.F`, None where QEMU
-    chooses; `properties` are the QEMU properties beyond identity and place, in QEMU's order.
+    chooses; `properties` are the QEMU properties beyond identity and place, in QEMU's order; `place` is the USB
+    port that a controller of family ccid sits on.
     """
 
     family: Family
@@ -86,6 +100,7 @@ class Controller(msgspec.Struct, frozen=True, kw_only=True):
     properties: dict[str, Value]
     implicit: bool
     source: Source | None
+    place: Place | None = None
 
 
 class HostDevice(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,10 +130,25 @@ class HostDevice(msgspec.Struct, frozen=True, kw_only=True):
         return f"/dev/bus/usb/{self.bus:03d}/{self.device:03d}"
 
 
-class Device(msgspec.Struct, frozen=True, kw_only=True):
-    """One device on port `port` (dotted, from 1) of controller `controller`.
+BackendKind = Literal["chardev", "blockdev", "audiodev"]
 
-    `properties` are the QEMU properties that it has beyond its place and identity, in QEMU's order.
+
+class Backend(msgspec.Struct, frozen=True, kw_only=True):
+    """The host's driver behind a device, or one of several: what QEMU is told of it, its own name included.
+
+    `part` tells those of one device apart: `chardev`, `storage`, `format`, `audiodev`.
+    """
+
+    kind: BackendKind
+    part: str
+    arguments: dict[str, Value]
+
+
+class Device(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One device on port `port` of controller `controller`: dotted, from 1; a smartcard's slot counts from 0.
+
+    `properties` are the QEMU properties that it has beyond its place and identity; `backends` are its own, each
+    after those that it stands on; `startup_policy` is what to do when a host's device is not there.
     """
 
     family: Family
@@ -131,6 +161,8 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     properties: dict[str, Value]
     implicit: bool
     source: Source | None
+    backends: tuple[Backend, ...] = ()
+    startup_policy: str | None = None
 
 
 class Untranslated(msgspec.Struct, frozen=True):
@@ -141,7 +173,7 @@ class Untranslated(msgspec.Struct, frozen=True):
 
 
 class Topology(msgspec.Struct, frozen=True, kw_only=True):
-    """Controllers by index, devices by controller and port."""
+    """Controllers and devices in the order in which QEMU is told of them."""
 
     domain: DomainIdentity
     layout: Layout

@@ -129,6 +129,19 @@ class Qmp:
         except QMPError as error:
             raise OutcomeUnknown("T408", f"{self._path}: the connection to QEMU broke during {command}") from error
 
+    async def remove_backend(self, command: str, arguments: Mapping[str, Value]) -> None:
+        """Take away the host's driver behind a device; an absent one is gone.
+
+        Raises:
+            HostError: as `execute`; for one, because a device still uses it.
+        """
+        try:
+            await self.execute(command, arguments)
+        except CommandRefused as error:
+            # QEMU has no class of its own for these
+            if "not found" not in error.message and "Failed to find node" not in error.message:
+                raise
+
     async def remove_device(self, id: str, timeout_s: float = REMOVAL_S) -> None:
         """Delete the device and return when it is gone; see `remove_devices`."""
         await self.remove_devices([id], timeout_s)
@@ -209,6 +222,8 @@ class Qmp:
         if "parent_bus" not in read:
             return None
         place = {name: read.pop(name) for name in ("parent_bus", "port") if name in read}
+        if not isinstance(place.get("port"), str):  # a PCI Express port has a number of that name
+            place.pop("port", None)
         return msgspec.convert({"path": path, "id": id, "driver": driver, "properties": read} | place, QomDevice)
 
     async def _property(self, path: str, name: str) -> Value:

@@ -16,7 +16,7 @@ from translator.topology import Type
 if TYPE_CHECKING:
     from translator.models import Ports
     from translator.plan import Action
-    from translator.topology import Controller, Device, DomainIdentity, HostDevice, Kind, Value
+    from translator.topology import Controller, Device, DomainIdentity, ElementKind, HostDevice, Value
     from translator.topology import Layout as LayoutName
 
 
@@ -63,7 +63,7 @@ class Layout(Protocol):
     def controller_properties(self, ports: int, asked: int | None) -> dict[str, Value]:
         """Return how QEMU is told the ports of a controller that lets one choose; `asked` is the document's."""
 
-    def device_id(self, kind: Kind, ordinal: int, alias: str | None, host: HostDevice | None) -> str:
+    def device_id(self, kind: ElementKind, ordinal: int, alias: str | None, host: HostDevice | None) -> str:
         """Return the id of a device in QEMU."""
 
     def host_properties(self, host: HostDevice) -> dict[str, Value]:

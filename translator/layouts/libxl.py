@@ -21,7 +21,7 @@ from translator.layouts import (
     ControllerRecord,
     Recorded,
 )
-from translator.models import CANONICAL, ControllerKind, Ports
+from translator.models import CANONICAL, DEVICE_KINDS, ControllerKind, Ports
 from translator.plan import Transaction, Wait, XenstoreOp
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
         Controller,
         Device,
         DomainIdentity,
+        ElementKind,
         HostDevice,
-        Kind,
         Type,
         Value,
     )
@@ -77,10 +77,10 @@ class Libxl:
     def controller_properties(self, ports: int, asked: int | None) -> dict[str, Value]:
         return {"p2": ports, "p3": ports}
 
-    def device_id(self, kind: Kind, ordinal: int, alias: str | None, host: HostDevice | None) -> str:
+    def device_id(self, kind: ElementKind, ordinal: int, alias: str | None, host: HostDevice | None) -> str:
         if host is None:
             # libxl names only what it passes through; these are libvirt's names
-            return f"{'hub' if kind == 'hub' else 'input'}{ordinal}"
+            return f"{DEVICE_KINDS[kind].prefix}{ordinal}"
         if host.bus is not None and host.device is not None:
             return f"xenusb-{host.bus}-{host.device}"
         return f"xenusb-${{hostdev:{host.selector}:bus}}-${{hostdev:{host.selector}:device}}"

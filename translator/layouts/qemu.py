@@ -8,13 +8,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from translator.models import Ports
+from translator.models import DEVICE_KINDS, Ports
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from translator.layouts import ControllerRecord, Recorded
-    from translator.topology import Controller, Device, DomainIdentity, HostDevice, Kind, Value
+    from translator.topology import Controller, Device, DomainIdentity, ElementKind, HostDevice, Value
     from translator.topology import Layout as LayoutName
 
 
@@ -35,9 +35,8 @@ class Qemu:
     def controller_properties(self, ports: int, asked: int | None) -> dict[str, Value]:
         return {} if asked is None else {"p2": asked, "p3": asked}
 
-    def device_id(self, kind: Kind, ordinal: int, alias: str | None, host: HostDevice | None) -> str:
-        prefix = kind if kind in ("hub", "hostdev") else "input"
-        return alias or f"{prefix}{ordinal}"
+    def device_id(self, kind: ElementKind, ordinal: int, alias: str | None, host: HostDevice | None) -> str:
+        return alias or f"{DEVICE_KINDS[kind].prefix}{ordinal}"
 
     def host_properties(self, host: HostDevice) -> dict[str, Value]:
         if host.device is not None:

@@ -336,7 +336,16 @@ _ROWS = (
         missing="missing chardev",
     ),
 )
-DRIVERS = {row.name: row for row in _ROWS}
+# What opens another PCI bus, named as its bridge is; none of them can be added to a running pc or q35.
+_BRIDGES = tuple(
+    Driver(name=name, parent=parent, bus="PCI", serves="PCI", properties=properties, pluggable=False)
+    for name, parent, properties in (
+        ("pcie-root-port", "pcie-root-port-base", (Property("port", "uint8", 0), Property("chassis", "uint8", 0))),
+        ("pcie-pci-bridge", "base-pci-bridge", ()),
+        ("pci-bridge", "base-pci-bridge", (Property("chassis_nr", "uint8", 0),)),
+    )
+)
+DRIVERS = {row.name: row for row in (*_ROWS, *_BRIDGES)}
 
 # The types above them that cannot be instantiated, each with its own parent.
 ABSTRACT = {

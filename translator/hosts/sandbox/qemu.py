@@ -92,13 +92,15 @@ class QemuDevice:
         self.port: Port | None = None
         self.above: QemuDevice | None = None  # the usb-ccid that a smartcard sits in
         self.slot: tuple[int, int] | None = None
+        self.pci_bus = _ROOT_BUS[board][0]  # a PCI device's bus; another than the root is opened by a bridge
         self.leaving = False
 
     @property
     def parent_bus(self) -> str:
         """The path of the bus that it sits on, as `qom-get` gives it."""
         if self.driver.bus == "PCI":
-            return _ROOT_BUS[self.board][1]
+            root, path = _ROOT_BUS[self.board]
+            return path if self.pci_bus == root else f"{_PERIPHERAL}/{self.pci_bus}/{self.pci_bus}"
         owner = self.above or (self.usb.owner if self.usb else self)
         return f"{owner.path}/{owner.id or ''}.0"
 
@@ -196,7 +198,8 @@ class Machine:
         if id is not None and not (isinstance(id, str) and _ID.fullmatch(id)):
             raise QemuError("Parameter 'id' expects an identifier")
         driver = self._driver(given.pop("driver", None), hotplugged=hotplugged)
-        bus = self._bus(driver, given.pop("bus", None))
+        bus_name = given.pop("bus", None)
+        bus = self._bus(driver, bus_name)
         if id is not None and any(device.id == id for device in self.devices):
             raise QemuError(f"Duplicate device ID '{id}'")
         values = {name: self._parsed(driver, name, value) for name, value in given.items()}
@@ -204,6 +207,7 @@ class Machine:
         device = QemuDevice(driver, id, path, values, hotplugged=hotplugged, board=self.board)
         self._check_link(device)
         if driver.bus == "PCI":
+            device.pci_bus = str(bus_name or device.pci_bus)
             self._realize_pci(device)
         elif isinstance(bus, UsbBus):
             self._realize_usb(device, bus)
@@ -229,7 +233,7 @@ class Machine:
         return driver
 
     def _bus(self, driver: Driver, name: object) -> UsbBus | QemuDevice | None:
-        """Return the USB bus, the card reader, or None for the one PCI bus."""
+        """Return the USB bus, the card reader, or None for a PCI bus."""
         readers = [device for device in self.devices if device.driver.serves == "ccid-bus"]
         if name is None:
             if driver.bus == "PCI":
@@ -240,6 +244,7 @@ class Machine:
                 raise QemuError(f"No '{driver.bus}' bus found for device '{driver.name}'")
             return buses[-1]
         found: dict[object, tuple[str, UsbBus | QemuDevice | None]] = {_ROOT_BUS[self.board][0]: ("PCI", None)}
+        found |= {device.id: ("PCI", None) for device in self.devices if device.driver.serves == "PCI"}
         found |= {bus.name: ("usb-bus", bus) for bus in self._buses}
         found |= {f"{reader.id}.0": ("ccid-bus", reader) for reader in readers}
         if name not in found:
@@ -298,10 +303,11 @@ class Machine:
         name = device.driver.name
         if self.board == "q35" and device.hotplugged:
             raise QemuError("Bus 'pcie.0' does not support hotplugging")
-        taken: dict[tuple[int, int], str] = dict(_BUILT_IN[self.board])
+        at_root = device.pci_bus == _ROOT_BUS[self.board][0]
+        taken: dict[tuple[int, int], str] = dict(_BUILT_IN[self.board]) if at_root else {}
         multifunction = {(0x1F, 0) if self.board == "q35" else (1, 0)}
         for other in self.devices:
-            if other.slot:
+            if other.slot and other.pci_bus == device.pci_bus:
                 taken[other.slot] = other.driver.name
                 if self.value(other, "multifunction"):
                     multifunction.add(other.slot)
@@ -334,7 +340,7 @@ class Machine:
         master = device.values.get("masterbus")
         if master:
             self._serve_companion(device, str(master))
-        else:
+        elif device.driver.serves == "usb-bus":
             self._make_bus(device)
         device.slot = (slot, function)
 
