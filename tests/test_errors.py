@@ -34,6 +34,70 @@ def test_golden_error(case: Path, check_golden: Callable[[Path, str], None]) -> 
     check_golden(case / "error.txt", complaint(case))
 
 
+WORDS = {
+    "the domain's name": "<domain type='xen'><name>{}</name></domain>",
+    "a backend domain": (
+        "<domain type='xen'><name>a</name><devices><controller type='usb' model='qusb2'>"
+        "<backenddomain name='{}'/></controller></devices></domain>"
+    ),
+    "a machine": "<domain type='xen'><name>a</name><os><type machine='{}'>hvm</type></os></domain>",
+    "an architecture": "<domain type='xen'><name>a</name><os><type arch='{}'>hvm</type></os></domain>",
+}
+SMUGGLED = [
+    "a/b",
+    "/",
+    ".",
+    "..",
+    "../a",
+    "a&#10;b",
+    "a&#13;b",
+    "a&#9;b",
+    "a&#x7f;",
+    "a&#x9b;31m",
+    "a&#x2028;",
+    "${domid}",
+]
+
+
+@pytest.mark.parametrize("word", [*SMUGGLED, "a${hostdev:1.2:path}"])
+@pytest.mark.parametrize("document", WORDS.values(), ids=WORDS)
+def test_no_word_is_more_than_a_word(document: str, word: str) -> None:
+    """Names stand in paths of xenstore, in ids of QMP and in a plan's placeholders."""
+    with pytest.raises(translator.DocumentError) as caught:
+        translator.load(document.format(word).encode())
+    assert [diagnostic.code for diagnostic in caught.value.diagnostics] == ["T319"]
+
+
+@pytest.mark.parametrize("word", ["desk", "a b", "Gäste-VM", "a.b", "...", "$5", "{x}", "a:b", "%s"])
+def test_an_odd_name_is_a_name(word: str) -> None:
+    assert translator.load(WORDS["the domain's name"].format(word).encode()).name == word
+
+
+@pytest.mark.parametrize("word", ["", "}", "a}/b", "${domid}"])
+def test_a_backend_domains_name_cannot_end_its_placeholder(word: str) -> None:
+    with pytest.raises(translator.DocumentError, match=r"T319.*backend domain's name"):
+        translator.load(WORDS["a backend domain"].format(word).encode())
+
+
+@pytest.mark.parametrize(
+    "word", ["0fe0f8e3", "x" * 32, "../0fe0f8e3c434d2aa2a28d3b9d5f3c11", "0" * 31 + "\u0663", "${domid}"]
+)
+def test_a_uuid_is_digits(word: str) -> None:
+    with pytest.raises(translator.DocumentError, match="is not a UUID"):
+        translator.load(f"<domain type='xen'><name>a</name><uuid>{word}</uuid></domain>".encode())
+
+
+@pytest.mark.parametrize("word", ["ua-a/b", "ua-..", "ua-a b", "ua-${domid}", "ua-\u00e9", "usb0", "../ua-x"])
+def test_an_alias_that_is_no_id_does_not_become_one(word: str) -> None:
+    """libvirt drops such an alias too, and gives its own."""
+    text = (
+        "<domain type='kvm'><name>a</name><devices><input type='tablet' bus='usb'>"
+        f"<alias name='{word}'/></input></devices></domain>"
+    )
+    (device,) = translator.plan(translator.load(text.encode())).topology.devices
+    assert device.id == "input0"
+
+
 def test_every_code_about_documents_has_a_case() -> None:
     said = {code for case in REFUSED for code in re.findall(r"\[(T[123]\d\d)\]", (case / "error.txt").read_text())}
     errors = {code for code, entry in CATALOG.items() if code < "T4" and entry.severity == "error"}
