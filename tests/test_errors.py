@@ -68,6 +68,27 @@ def test_no_word_is_more_than_a_word(document: str, word: str) -> None:
     assert [diagnostic.code for diagnostic in caught.value.diagnostics] == ["T319"]
 
 
+PLACES = [
+    "<disk type='file'><source file='/a/{}'/><target dev='sda' bus='usb'/></disk>",
+    "<redirdev bus='usb' type='tcp'><source mode='connect' host='{}' service='1'/></redirdev>",
+    "<serial type='unix'><source mode='bind' path='/{}'/><target type='usb-serial'/></serial>",
+    (
+        "<smartcard mode='host-certificates'><certificate>a</certificate><certificate>b</certificate>"
+        "<certificate>c</certificate><database>/{}</database></smartcard>"
+    ),
+]
+
+
+@pytest.mark.parametrize("word", ["${domid}", "$&#123;hostdev:1.2:path}", "&#36;{x"])
+@pytest.mark.parametrize("device", PLACES)
+def test_no_device_smuggles_a_placeholder(device: str, word: str) -> None:
+    text = f"<domain type='kvm'><name>a</name><devices>{device.format(word)}</devices></domain>"
+    with pytest.raises(translator.DocumentError, match="begins a placeholder") as caught:
+        translator.load(text.encode())
+    assert [diagnostic.code for diagnostic in caught.value.diagnostics] == ["T319"]
+    translator.plan(translator.load(text.replace(word, "$5 {}").encode()))
+
+
 @pytest.mark.parametrize("word", ["desk", "a b", "Gäste-VM", "a.b", "...", "$5", "{x}", "a:b", "%s"])
 def test_an_odd_name_is_a_name(word: str) -> None:
     assert translator.load(WORDS["the domain's name"].format(word).encode()).name == word

@@ -316,6 +316,11 @@ def test_refuses_before_long(data: bytes, code: str) -> None:
     assert len(str(faults[0])) < 1000
 
 
+def test_a_long_number_in_what_is_not_translated_stops_nothing() -> None:
+    pci = f"<controller type='pci' index='{DIGITS}' model='pcie-root-port'/>"
+    assert translator.plan(translator.load(guest(pci, attributes="type='kvm'"))).topology.controllers
+
+
 LARGEST = {
     "texts": "guest('<hub type=\\'usb\\'/>' + '<a>' + ' ' * 5_500_000 + '</a>', 3)",
     "devices with much between": "guest('<hub type=\\'usb\\'/>' + ' ' * 130, 110_000)",

@@ -300,7 +300,8 @@ def _sub(element: _Element, path: str, attribute: str) -> str | None:
 
 
 def _number(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isascii() and text.isdigit() else None
+    # twenty digits are beyond every limit, and Python refuses to read thousands
+    return int(text.lstrip("0")[:20] or "0") if text is not None and text.isascii() and text.isdigit() else None
 
 
 def _disk_bus(disk: _Element) -> str:

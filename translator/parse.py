@@ -68,6 +68,8 @@ class _Parser(Reader):
         devices = Devices(self, hypervisor, arch)
         untranslated: list[Untranslated] = []
         emulator = None
+        text = self.document.locator.text
+        may_hold_placeholders = b"$" in text or b"&#" in text
         places = self.children(place)
         for child in places:
             tag, type = child.element.tag, child.element.get("type")
@@ -79,6 +81,8 @@ class _Parser(Reader):
                 controllers.append(self.controller(child))
             elif (tag == "controller" and type != "ccid") or not devices.read(child):
                 untranslated.append(Untranslated(child.path, self.source(child)))
+            elif may_hold_placeholders:
+                self.check_placeholders(child)
         domain = Domain(
             file=self.document.file,
             data=self.document.data,

@@ -170,6 +170,22 @@ class Reader:
                 f"it is not empty and has no {without}, no line break and no other control character",
             )
 
+    def check_placeholders(self, place: Place) -> None:
+        """Refuse what a plan would take for a placeholder of its own, in any value or text of a device."""
+        for element in place.element.iter("*"):
+            below = Place(element, self.document.locator.path(element))
+            values = [(None, element.text or ""), *((str(name), str(value)) for name, value in element.items())]
+            for attribute, value in values:
+                # an alias that is no id is not kept
+                if "${" in value and element.tag != "alias":
+                    self.fault(
+                        "T319",
+                        below,
+                        attribute,
+                        f"{quoted(value)} has a '${{'",
+                        "in a plan, that begins a placeholder",
+                    )
+
     def fault(self, code: str, place: Place, attribute: str | None, message: str, help: str | None = None) -> None:
         """Note what is wrong with an element, or with an attribute of it."""
         source = self.document.locator.source(place.element, attribute)
