@@ -1,0 +1,51 @@
+"""The command line: arguments in, an exit code out; the only part that prints.
+
+A command is a module of its own, imported when it is called; a line in `COMMANDS` makes it known.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# The command of a name is the attribute `command` of the module.
+COMMANDS: Mapping[str, str] = {
+    "validate": "translator.cli.validate",
+    "plan": "translator.cli.plan",
+    "normalize": "translator.cli.normalize",
+    "apply": "translator.cli.apply",
+    "observe": "translator.cli.observe",
+    "sandbox": "translator.cli.sandbox",
+    "models": "translator.cli.models",
+    "explain": "translator.cli.explain",
+}
+
+
+class _Group(click.Group):
+    """Imports a command when it is asked for, so that none pays for another's start."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = import_module(COMMANDS[cmd_name]).command
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="translator", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Turn libvirt-style domain XML into what a Xen or QEMU host must be told, and tell it."""
+
+
+def main() -> None:
+    """Run the command line."""
+    cli(prog_name="translator")

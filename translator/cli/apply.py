@@ -1,0 +1,88 @@
+"""`translator apply`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+import translator
+from translator import render
+from translator.cli import inputs, options
+from translator.cli.hosts import domid_at, host_of, progress, run
+from translator.errors import DocumentError
+
+if TYPE_CHECKING:
+    from translator.cli.options import Connecting, Planning, Reporting
+    from translator.plan import Plan
+
+
+@click.command("apply")
+@click.argument("file")
+@click.option("--sandbox", is_flag=True, help="Use the embedded host, gone at the end; no Xen or QEMU is needed.")
+@click.option("--dry-run", is_flag=True, help="Look at the host, and print the steps that would be carried out.")
+@options.planning
+@options.connecting
+@options.max_size
+@options.reporting
+def command(
+    file: str,
+    sandbox: bool,
+    dry_run: bool,
+    planning: Planning,
+    connecting: Connecting,
+    max_size: int,
+    reporting: Reporting,
+) -> None:
+    """Make a running domain match a document or a plan: all or nothing."""
+    report = reporting.report()
+    source, data = inputs.single(file, "apply", report, max_size)
+
+    async def work() -> None:
+        if sandbox:
+            await in_sandbox(document(planning.domid))
+            return
+        async with host_of(connecting) as host:
+            if connecting.name is not None:
+                document(None)  # a document that is refused has nothing to look for
+            await carry_out(document(await domid_at(host, connecting, planning.domid)), host)
+
+    def document(domid: int | None) -> Plan:
+        made = inputs.plan_of(data, source, msgspec.structs.replace(planning, domid=domid), max_size)
+        report.warnings(made.diagnostics, source)
+        if report.failed:
+            raise DocumentError([])  # a warning, taken for an error and told
+        return made
+
+    async def in_sandbox(made: Plan) -> None:
+        from translator.hosts.sandbox import Sandbox
+
+        async with Sandbox() as embedded:
+            guest = embedded.make_host_for(made)
+            made = made.bind(domid=guest.domid) if made.topology.domain.hypervisor == "xen" else made
+            async with translator.Host(
+                xenstore=embedded.xenstore_socket,
+                qmp=guest.qmp_socket,
+                sysfs=embedded.sysfs,
+                timeout_s=connecting.timeout,
+            ) as host:
+                await carry_out(made, host)
+                seen = await host.observe(domid=made.topology.domain.domid)
+            shown = msgspec.structs.replace(made, topology=seen, steps=(), untranslated=())
+            click.echo(render.text(shown), nl=False)
+
+    async def carry_out(made: Plan, host: translator.Host) -> None:
+        for model in host.qmp_paths.keys() - {one.name for one in made.topology.device_models}:
+            inputs.usage(f"--qmp names device model {model!r}, which the domain does not have")
+        applied = await host.apply(made, dry_run=dry_run, on_step=progress if report.for_people else None)
+        count = f"{len(applied.steps)} step{'' if len(applied.steps) == 1 else 's'}"
+        if dry_run:
+            click.echo("".join(f"{step.target:8}  {step.id}: {step.why}\n" for step in applied.steps), nl=False)
+            click.echo(f"{count} would be carried out")
+        else:
+            click.echo(f"{count} carried out; {made.topology.domain.name} matches" if applied.steps else "no change")
+
+    with report.document(source):
+        run(work())
+    report.exit()

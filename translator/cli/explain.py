@@ -1,0 +1,18 @@
+"""`translator explain`."""
+
+from __future__ import annotations
+
+import click
+
+from translator.catalog import explain
+from translator.cli.inputs import usage
+
+
+@click.command("explain")
+@click.argument("code")
+def command(code: str) -> None:
+    """Print what a diagnostic code means."""
+    text = explain(code.upper())
+    if text is None:
+        usage(f"there is no code {code!r}; docs/diagnostics.md lists them")
+    click.echo(text, nl=False)

@@ -1,0 +1,94 @@
+"""What a command reads and writes: documents, plans, folders of them, standard streams."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, NoReturn
+
+import click
+import msgspec
+
+import translator
+from translator.domain import MAX_SIZE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from translator.cli.options import Planning
+    from translator.plan import Plan
+    from translator.report import Report
+
+
+def documents(files: Iterable[str], report: Report, max_size: int = MAX_SIZE) -> Iterator[tuple[str, bytes]]:
+    """Yield each document with its name; a folder stands for every *.xml below it, sorted.
+
+    What cannot be read is reported, and the others are read all the same. Of what is too large, no more is read
+    than shows that it is.
+    """
+    for file in files:
+        if file == "-":
+            yield "-", _read(sys.stdin.buffer, max_size)
+            continue
+        if not file:
+            report.unreadable(file, "a file's name is empty")
+            continue
+        path = Path(file)
+        found = sorted(path.rglob("*.xml")) if path.is_dir() else [path]
+        if not found:
+            report.unreadable(file, f"there is no *.xml below the folder {file!r}")
+        for one in found:
+            try:
+                with one.open("rb") as stream:
+                    data = _read(stream, max_size)
+            except OSError as error:
+                report.unreadable(str(one), f"cannot read {str(one)!r}: {error.strerror}")
+            else:
+                yield str(one), data
+
+
+def single(file: str, command: str, report: Report, max_size: int) -> tuple[str, bytes]:
+    """Return the one document that the command takes, with its name."""
+    inputs = list(documents((file,), report, max_size))
+    if len(inputs) != 1:
+        usage(f"{command} takes one document, and {file!r} gives {len(inputs)}")
+    return inputs[0]
+
+
+def plan_of(data: bytes, name: str, planning: Planning | None = None, max_size: int = MAX_SIZE) -> Plan:
+    """Return the plan that the input is, or that it makes."""
+    if _is_plan(data):
+        made = translator.Plan.from_json(data)
+        return made.bind(domid=planning.domid) if planning is not None and planning.domid else made
+    options = {} if planning is None else msgspec.structs.asdict(planning)
+    return translator.plan(translator.load(data, file=name, max_size=max_size), **options)
+
+
+def write(text: str | bytes, output: Path | None) -> None:
+    """Write a command's result to the file, or to standard output."""
+    data = text.encode() if isinstance(text, str) else text
+    try:
+        if output is None:
+            click.echo(data, nl=False)
+            sys.stdout.flush()
+        else:
+            output.write_bytes(data)
+    except BrokenPipeError:
+        raise  # whoever was reading has read enough: click ends quietly
+    except OSError as error:
+        usage(f"cannot write {'standard output' if output is None else repr(str(output))}: {error.strerror}")
+
+
+def usage(message: str) -> NoReturn:
+    """End with exit code 2: the command was not called as it must be."""
+    raise click.UsageError(message)
+
+
+def _read(stream: BinaryIO, max_size: int) -> bytes:
+    """Return the whole of a plan, which may be many times its document's size, and what matters of a document."""
+    data = stream.read(max_size + 1)
+    return data + stream.read() if _is_plan(data) else data
+
+
+def _is_plan(data: bytes) -> bool:
+    return data[:1000].lstrip()[:1] == b"{"

@@ -1,0 +1,130 @@
+"""Options that several commands share, in groups; a command gets each group as one value."""
+
+from __future__ import annotations
+
+import functools
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from translator.domain import MAX_SIZE
+from translator.report import DOCUMENTS, LINES, Report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Decorator = Callable[[Any], Any]
+
+
+class Planning(msgspec.Struct, frozen=True):
+    """What a plan depends on besides its document; the names are those of `translator.plan`'s parameters."""
+
+    domid: int | None
+    layout: str | None
+    coldplug: str
+
+
+class Connecting(msgspec.Struct, frozen=True):
+    """How the host is reached, and which of its domains is meant by name."""
+
+    xenstore: Path | None
+    qmp: tuple[str, ...]
+    sysfs: Path
+    timeout: float | None
+    name: str | None
+
+
+class Reporting(msgspec.Struct, frozen=True):
+    """How findings are told."""
+
+    strict: bool
+    diagnostics: str
+    color: str
+
+    def report(self) -> Report:
+        """Return what tells the findings of the command that runs."""
+        return Report(self.strict, self.diagnostics, self.color)
+
+
+def _group(name: str, kind: type[msgspec.Struct], *options: Decorator) -> Decorator:
+    """Return a decorator that adds the options, whose values the command gets as one `kind` called `name`."""
+
+    def add(command: Callable[..., Any]) -> Any:
+        @functools.wraps(command)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            fields = {field: kwargs.pop(field) for field in kind.__struct_fields__}
+            return command(*args, **kwargs, **{name: kind(**fields)})
+
+        decorated: Any = call
+        for option in reversed(options):
+            decorated = option(decorated)
+        return decorated
+
+    return add
+
+
+def _seconds(context: click.Context, option: click.Parameter, value: str | None) -> float | None:
+    try:
+        seconds = None if value is None else float(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is not a number of seconds") from error
+    if seconds is not None and not 0.1 <= seconds <= 86400:  # which NaN is not either
+        raise click.BadParameter(f"{value!r} is not between 0.1 and 86400 seconds")
+    return seconds
+
+
+def _bytes(context: click.Context, option: click.Parameter, value: str) -> int:
+    """Read a number of bytes, such as 4096, 64K or 16M."""
+    match = re.fullmatch(r"([1-9][0-9]{0,11})([KM]?)", value.strip().upper())
+    if match is None:
+        raise click.BadParameter(f"{value!r} is not a size: say a number of bytes, such as 4096, 64K or 16M")
+    return int(match[1]) * {"": 1, "K": 2**10, "M": 2**20}[match[2]]
+
+
+DOMID = click.IntRange(1, 32751)
+
+files = click.argument("files", nargs=-1, required=True, metavar="FILE…")
+domid = click.option("--domid", type=DOMID, help="The running Xen domain's id.")
+output = click.option(
+    "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write here, not to standard output."
+)
+max_size = click.option(
+    "--max-size",
+    callback=_bytes,
+    default=str(MAX_SIZE),
+    metavar="BYTES",
+    help="The largest document to read, such as 64K or 16M [default: 16M].",
+)
+reporting = _group(
+    "reporting",
+    Reporting,
+    click.option("--strict", is_flag=True, help="Take warnings for errors."),
+    click.option(
+        "--diagnostics", type=click.Choice([*LINES, *DOCUMENTS]), default="text", help="How findings are printed."
+    ),
+    click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", help="Colour findings."),
+)
+planning = _group(
+    "planning",
+    Planning,
+    domid,
+    click.option("--layout", type=click.Choice(["libxl"]), help="Where a Xen domain's records live."),
+    click.option(
+        "--coldplug",
+        type=click.Choice(["auto", "all"]),
+        default="auto",
+        help="Which emulated devices are put on QEMU's command line: those that cannot be hot-plugged, or all.",
+    ),
+)
+connecting = _group(
+    "connecting",
+    Connecting,
+    click.option("--xenstore", type=click.Path(path_type=Path), help="xenstored's socket or device."),
+    click.option("--qmp", multiple=True, metavar="[NAME=]PATH", help="A QEMU's QMP socket."),
+    click.option("--sysfs", type=click.Path(path_type=Path), default=Path("/sys"), help="Where the host's /sys is."),
+    click.option("--timeout", callback=_seconds, metavar="SECONDS", help="For each wait [default: 10]."),
+    click.option("--name", help="The running Xen domain's name."),
+)

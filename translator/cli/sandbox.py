@@ -1,0 +1,49 @@
+"""`translator sandbox`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from translator.cli import inputs, options
+from translator.cli.hosts import run
+
+if TYPE_CHECKING:
+    from translator.cli.options import Reporting
+
+
+@click.command("sandbox")
+@click.argument("files", nargs=-1, metavar="[FILE]…")
+@click.option("--directory", type=click.Path(file_okay=False, path_type=Path), help="Where the sockets are made.")
+@options.reporting
+def command(files: tuple[str, ...], directory: Path | None, reporting: Reporting) -> None:
+    """Run the embedded host until interrupted, with a guest for each document; print how to reach it."""
+    report = reporting.report()
+    plans = []
+    for name, data in inputs.documents(files, report):
+        with report.document(name):
+            plans.append(inputs.plan_of(data, name))
+    if report.failed:
+        report.exit()
+
+    async def work() -> None:
+        import asyncio
+
+        from translator.hosts.sandbox import Sandbox
+
+        async with Sandbox(directory) as embedded:
+            guests = [embedded.make_host_for(made) for made in plans] or [embedded.add_guest("sandbox")]
+            for guest in guests:
+                click.echo(
+                    f"{guest.name}: --domid {guest.domid} --xenstore {embedded.xenstore_socket} "
+                    f"--qmp {guest.qmp_socket} --sysfs {embedded.sysfs}"
+                )
+            sys.stdout.flush()
+            await asyncio.Event().wait()
+
+    with report.document(None):
+        run(work(), stopped=0)
+    report.exit()
