@@ -275,6 +275,7 @@ def _substitute(value: Any, facts: Mapping[str, str]) -> Any:
 
 
 _PORT = re.compile(r"[1-9][0-9]{0,8}(\.[1-9][0-9]{0,8}){0,3}")
+_SLOT = re.compile(r"[0-9]{1,9}")
 _STEP_ID = re.compile(r"(controller:[a-z]+:[0-9]{1,9}|device:[a-z]+:[0-9]{1,9}:[0-9.]+)(:[a-z0-9-]+)?")
 
 
@@ -282,16 +283,24 @@ def _inconsistencies(plan: Plan) -> Iterator[str]:
     """Yield what a file may say that no plan of ours does and that the stages behind it rely on."""
     topology = plan.topology
     present = {(controller.family, controller.index) for controller in topology.controllers}
+    if len(present) < len(topology.controllers):
+        yield "two controllers of one family have the same index"
     if topology.domain.domid is not None and topology.domain.domid < 1:
         yield f"there is no guest with domid {topology.domain.domid}"
     for controller in topology.controllers:
         if controller.family == "usb" and controller.type == "emulated" and controller.model not in MODELS:
             yield f"unknown controller model {controller.model!r}"
-    for device in topology.devices:
-        if (device.family, device.controller) not in present:
-            yield f"a {device.kind} is on controller {device.controller}, which is not in the plan"
-        if device.family == "usb" and not _PORT.fullmatch(device.port):
-            yield f"{device.port!r} is not a port"
+        if (controller.place is None) != (controller.family == "usb"):
+            yield f"controller {controller.index} of family {controller.family} cannot sit there"
+    seats = [("usb", one.place.controller, one.place.port) for one in topology.controllers if one.place is not None]
+    seats += [(one.family, one.controller, one.port) for one in topology.devices]
+    for family, index, port in seats:
+        if (family, index) not in present:
+            yield f"something is on {family} controller {index}, which is not in the plan"
+        if not (_PORT if family == "usb" else _SLOT).fullmatch(port):
+            yield f"{port!r} is not a port"
+    if len(set(seats)) < len(seats):
+        yield "two devices are on one port"
     for step in plan.steps:
         if not _STEP_ID.fullmatch(step.id):
             yield f"{step.id!r} is not the id of a step"

@@ -1,4 +1,4 @@
-"""Plans for people and for other programs' input: text, xenstore tree, QMP lines, QEMU's command line."""
+"""Plans for people and for other programs' input: text, xenstore tree, QMP lines, QEMU's command line, pictures."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import shlex
 from typing import TYPE_CHECKING, NamedTuple
 
+from translator import picture
 from translator.plan import Action, LaunchOption, Plan, QmpCommand, SysfsWrites, Transaction, Wait
 from translator.topology import port_key
 
@@ -72,6 +73,9 @@ FORMATS: Mapping[str, Callable[[Plan], str]] = {
     "xenstore": xenstore,
     "qmp": qmp,
     "qemu-args": qemu_args,
+    "svg": lambda plan: picture.svg(plan.topology),
+    "dot": lambda plan: picture.dot(plan.topology),
+    "mermaid": lambda plan: picture.mermaid(plan.topology),
 }
 
 
