@@ -44,6 +44,8 @@ def translator(*words: str, input: str | None = None) -> subprocess.CompletedPro
         (["explain", "T301"], 0, ""),
         (["explain", "T999"], 2, "there is no code 'T999'"),
         (["models", "piix3"], 2, "unknown model 'piix3'"),
+        (["models", "--family", "scsi"], 2, "'scsi' is not one of"),
+        (["models", "--type", "pv", "--family", "ccid"], 2, "there is none of them"),
         (["apply", WEB], 4, "error[T403]: it is not said which running domain is meant"),
         (["apply", WEB, "--domid", "7", "--xenstore", "/no/socket"], 4, "error[T4"),
         (["validate", "--strict", "fixtures/plans/kvm-full-speed-hub-on-ehci-warns"], 3, "error[T318]"),
@@ -109,7 +111,9 @@ def test_colour_is_for_findings_only(choice: str) -> None:
 
 def test_models_prints_the_table() -> None:
     assert "piix3-uhci" in translator("models").stdout
-    assert translator("models", "pvusb-v2").stdout.splitlines()[1].split()[:3] == ["xenusb2", "pv", "2"]
+    assert translator("models", "pvusb-v2").stdout.startswith("xenusb2: usb controller\n")
+    reverse = translator("models", "--type", "emulated", "--version", "2").stdout.splitlines()
+    assert [line.split()[0] for line in reverse] == ["MODEL", "ehci", "ich9-ehci1"]
 
 
 def test_sandbox_apply_shows_what_it_made() -> None:

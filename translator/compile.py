@@ -329,7 +329,7 @@ class _Compiler:
         # QEMU: a function other than 0 of a slot in use "cannot be exposed to guest" on a running machine;
         # PCI Express has no hot-plug on its first bus; and any other bus is a controller that is no step of ours
         at_hand = controller.pci is None or (controller.pci.split(":")[1] == "00" and controller.pci.endswith(".0"))
-        return "attach" if at_hand and not (self.board and self.board.express) else "launch"
+        return "attach" if at_hand and machine_row(self.topology.domain.machine).hotplug else "launch"
 
     def place(self, pci: str | None) -> dict[str, Value]:
         """Return `bus` and `addr` as libvirt spells them: hexadecimal, the function only where it is not 0."""

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from translator.topology import ElementKind, Guest, Hypervisor, Type
+from translator.topology import ElementKind, Family, Guest, Hypervisor, Type
 
 Speed = Literal["low", "full", "high", "super"]
 SLOW: tuple[Speed, ...] = ("low", "full")
@@ -53,6 +53,7 @@ class Ports(NamedTuple):
 class Model(msgspec.Struct, frozen=True, kw_only=True):
     """One row.
 
+    family       what plugs into it
     kind         the (type, version) pair
     interface    what the guest binds its driver to
     driver       QEMU's device; None where QEMU emulates nothing
@@ -65,9 +66,11 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     x86          whether QEMU has it for PCs
     canonical    whether the pair read backwards gives this row
     aliases      other names that documents use for it
+    knobs        the groups of `translator.knobs` whose properties the driver has, besides those of its own name
     """
 
     name: str
+    family: Family = "usb"
     kind: ControllerKind
     interface: str
     driver: str | None = None
@@ -80,6 +83,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     x86: bool = True
     canonical: bool = False
     aliases: tuple[str, ...] = ()
+    knobs: tuple[str, ...] = ()
 
 
 def _uhci(name: str, driver: str, *, canonical: bool = False, x86: bool = True) -> Model:
@@ -92,6 +96,7 @@ def _uhci(name: str, driver: str, *, canonical: bool = False, x86: bool = True) 
         speeds=SLOW,
         x86=x86,
         canonical=canonical,
+        knobs=("pci", "uhci"),
     )
 
 
@@ -106,6 +111,7 @@ def _ich9_companion(number: int, startport: int) -> Model:
         startport=startport,
         companion=True,
         hotplug=False,
+        knobs=("pci", "uhci", "companion"),
     )
 
 
@@ -118,6 +124,7 @@ def _xhci(name: str, driver: str, *, canonical: bool = False) -> Model:
         ports=Ports(4, 0, 15),
         speeds=ALL,
         canonical=canonical,
+        knobs=("pci", "xhci"),
     )
 
 
@@ -147,6 +154,7 @@ _ROWS = (
         speeds=SLOW,
         companion=True,
         hotplug=False,
+        knobs=("pci", "companion"),
     ),
     Model(
         name="ehci",
@@ -156,6 +164,7 @@ _ROWS = (
         ports=Ports(6, 6, 6),
         speeds=("high",),
         canonical=True,
+        knobs=("pci", "ehci"),
     ),
     Model(
         name="ich9-ehci1",
@@ -165,6 +174,7 @@ _ROWS = (
         ports=Ports(6, 6, 6),
         speeds=("high",),
         hotplug=False,
+        knobs=("pci", "ehci"),
     ),
     _ich9_companion(1, 0),
     _ich9_companion(2, 2),
@@ -201,19 +211,21 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     modelless  the model of a `<controller type='usb'>` that names none; None where USB means nothing
     default    the model of the controller that a domain gets without asking for one; None: it gets none
     board      by whose rules PCI slots are given (`pci.BOARDS`); None: QEMU chooses
+    hotplug    whether its first PCI bus takes controllers while it runs
     """
 
     modelless: str | None
     default: str | None
     board: str | None = None
+    hotplug: bool = True
 
 
 _MACHINES = (
-    ("pc-q35", Machine(modelless="piix3-uhci", default="qemu-xhci", board="q35")),
-    ("q35", Machine(modelless="piix3-uhci", default="qemu-xhci", board="q35")),
+    ("pc-q35", Machine(modelless="piix3-uhci", default="qemu-xhci", board="q35", hotplug=False)),
+    ("q35", Machine(modelless="piix3-uhci", default="qemu-xhci", board="q35", hotplug=False)),
     ("pc", Machine(modelless="piix3-uhci", default="piix3-uhci", board="pc")),
     ("pseries", Machine(modelless="pci-ohci", default="pci-ohci", board="pseries")),
-    ("virt", Machine(modelless="qemu-xhci", default=None, board="virt")),
+    ("virt", Machine(modelless="qemu-xhci", default=None, board="virt", hotplug=False)),
     ("s390", Machine(modelless=None, default=None)),
 )
 _OTHER_MACHINE = Machine(modelless="piix3-uhci", default=None)
@@ -222,6 +234,11 @@ _OTHER_MACHINE = Machine(modelless="piix3-uhci", default=None)
 def machine_row(name: str) -> Machine:
     """Return the row of a machine type; versioned names (`pc-q35-7.2`) begin with their type's."""
     return next((row for prefix, row in _MACHINES if name.startswith(prefix)), _OTHER_MACHINE)
+
+
+def hot_plugs(row: Model, machine: str) -> bool:
+    """Return whether the model can be added to a running machine of that type; a paravirtual one to any."""
+    return row.hotplug and (row.driver is None or machine_row(machine).hotplug)
 
 
 class DeviceKind(msgspec.Struct, frozen=True, kw_only=True):
@@ -233,15 +250,18 @@ class DeviceKind(msgspec.Struct, frozen=True, kw_only=True):
     keys     what a `-device` of this kind may say, in libvirt's order
     ports    how many a hub offers
     others   other drivers of this kind
+    knobs    the groups of `translator.knobs` that its drivers have, besides those of their own names
     """
 
     kind: ElementKind
+    family: Family = "usb"
     driver: str
     speeds: tuple[Speed, ...]
     prefix: str
     keys: tuple[str, ...] = ("id", "bus", "port")
     ports: int = 0
     others: tuple[str, ...] = ()
+    knobs: tuple[str, ...] = ("usb",)
 
 
 _HOST_KEYS = ("hostdevice", "hostbus", "hostaddr", "hostport", "vendorid", "productid")
@@ -315,11 +335,13 @@ DEVICE_KINDS: dict[ElementKind, DeviceKind] = {
         DeviceKind(kind="ccid", driver="usb-ccid", speeds=("full",), prefix="ccid"),
         DeviceKind(
             kind="smartcard",
+            family="ccid",
             driver="ccid-card-emulated",
             speeds=(),
             prefix="smartcard",
             keys=_CARD_KEYS,
             others=("ccid-card-passthru",),
+            knobs=("card",),
         ),
     )
 }

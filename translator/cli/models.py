@@ -2,28 +2,89 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, get_args
+
 import click
 
-from translator.cli.inputs import usage
-from translator.models import MODELS, NAMES
+from translator.cli import options
+from translator.cli.inputs import usage, write
+from translator.models import DEVICE_DRIVERS, DEVICE_KINDS, DRIVERS, MODELS, NAMES
+from translator.topology import Type
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from translator.manual import Selection
+    from translator.models import DeviceKind, Model
+
+FAMILIES = tuple(
+    dict.fromkeys((*(row.family for row in MODELS.values()), *(row.family for row in DEVICE_KINDS.values())))
+)
+VERSIONS = tuple(sorted({row.kind.version for row in MODELS.values() if row.kind.version is not None}))
 
 
 @click.command("models")
-@click.argument("models", nargs=-1, metavar="[MODEL]…")
-def command(models: tuple[str, ...]) -> None:
-    """Print the table of controller models."""
-    unknown = [name for name in models if name not in NAMES]
-    if unknown:
-        usage(f"unknown model {unknown[0]!r}; known: {', '.join(MODELS)}")
-    rows = [NAMES[name] for name in models] or list(MODELS.values())
-    table = [("MODEL", "TYPE", "VERSION", "INTERFACE", "PORTS", "QEMU DRIVER", "HOT-PLUG")]
-    for row in rows:
-        ports = (
-            str(row.ports.default) if row.ports.fixed else f"{row.ports.least}-{row.ports.most} ({row.ports.default})"
-        )
-        hotplug = "yes" if row.hotplug else "no"
-        version = "-" if row.kind.version is None else str(row.kind.version)
-        table.append((row.name, row.kind.type, version, row.interface, ports, row.driver or "-", hotplug))
-    widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
-    for line in table:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+@click.argument("names", nargs=-1, metavar="[NAME]…")
+@click.option("--family", type=click.Choice(FAMILIES), help="Only what plugs into this kind of controller.")
+@click.option("--type", "type", type=click.Choice(get_args(Type)), help="Only models provided so.")
+@click.option("--version", type=click.Choice([str(number) for number in VERSIONS]), help="Only of this generation.")
+@click.option("--format", "format", type=click.Choice(["text", "json", "markdown"]), default="text")
+@options.output
+def command(
+    names: tuple[str, ...],
+    family: str | None,
+    type: str | None,
+    version: str | None,
+    format: str,
+    output: Path | None,
+) -> None:
+    """Print the tables of controller models and device kinds; with a NAME, all that is known of it.
+
+    A NAME is a model's, a device kind's or a QEMU driver's.
+    """
+    from translator import manual
+
+    selection = _named(names)
+    devices = selection.devices if type is None and version is None else ()  # only a model has those
+    selection = manual.Selection(
+        tuple(
+            row
+            for row in selection.models
+            if family in (None, row.family)
+            and type in (None, row.kind.type)
+            and version in (None, str(row.kind.version))
+        ),
+        tuple(kind for kind in devices if family in (None, kind.family)),
+    )
+    if not any(selection):
+        usage("there is none of them")
+    if format == "json":
+        write(manual.to_json(selection), output)
+    elif format == "markdown":
+        write(manual.markdown(selection), output)
+    elif names:
+        write(manual.detail(selection), output)
+    else:
+        # what a pair stands for comes first
+        models = sorted(selection.models, key=lambda row: not row.canonical) if type and version else selection.models
+        tables = [manual.table(models)] if models else []
+        tables += [manual.device_table(selection.devices)] if selection.devices else []
+        write("\n".join(tables), output)
+
+
+def _named(names: tuple[str, ...]) -> Selection:
+    from difflib import get_close_matches
+
+    from translator.manual import Selection
+
+    if not names:
+        return Selection()
+    models: dict[str, Model] = {**NAMES, **DRIVERS}
+    kinds: dict[str, DeviceKind] = {str(kind): row for kind, row in DEVICE_KINDS.items()} | DEVICE_DRIVERS
+    for name in names:
+        if name not in models and name not in kinds:
+            near = get_close_matches(name, (*models, *kinds), n=1)
+            usage(f"unknown model {name!r}; " + (f"did you mean {near[0]!r}?" if near else "see: translator models"))
+    chosen = dict.fromkeys(models[name].name for name in names if name in models)
+    devices = dict.fromkeys(kinds[name].kind for name in names if name in kinds)
+    return Selection(tuple(MODELS[name] for name in chosen), tuple(DEVICE_KINDS[kind] for kind in devices))

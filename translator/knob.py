@@ -1,0 +1,100 @@
+"""A property of a QEMU device, as data: what it may be, what it is when nobody says, and what it is for."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from translator.topology import Value
+
+# The oldest release that libvirt serves too; what is as old or older has no `since`.
+OLDEST_QEMU = "4.2"
+
+# QEMU's own words for types.
+Type = Literal["bool", "uint8", "uint32", "int32", "size", "str", "OnOffAuto", "BlockdevOnError"]
+_RANGES: dict[Type, tuple[int, int]] = {
+    "uint8": (0, 2**8 - 1),
+    "uint32": (0, 2**32 - 1),
+    "int32": (-(2**31), 2**31 - 1),
+    "size": (0, 2**64 - 1),
+}
+_WORDS: dict[Type, tuple[str, ...]] = {
+    "OnOffAuto": ("on", "off", "auto"),
+    "BlockdevOnError": ("report", "ignore", "enospc", "stop", "auto"),
+}
+
+
+class Knob(msgspec.Struct, frozen=True, kw_only=True):
+    """One property of a driver.
+
+    default    what QEMU takes when nobody says; None where it has no default to name
+    least      the range of a number, both ends included; None: its type's
+    words      what a text may be; empty for any text
+    since      the first release that has it; None: `OLDEST_QEMU`, or before
+    does       what it is for
+    xml        where in the document it comes from, as a path from the element of its controller or device
+    ours       whether the topology or QEMU decides it: place, size, link to a backend; it cannot be overridden
+    """
+
+    name: str
+    type: Type
+    default: int | bool | str | None = None
+    does: str
+    least: int | None = None
+    most: int | None = None
+    words: tuple[str, ...] = ()
+    since: str | None = None
+    xml: str | None = None
+    ours: bool = False
+
+    @property
+    def range(self) -> tuple[int, int] | None:
+        """The least and the largest number; None where it is none."""
+        whole = _RANGES.get(self.type)
+        if whole is None:
+            return None
+        return whole[0] if self.least is None else self.least, whole[1] if self.most is None else self.most
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The words that a text may be; empty for any."""
+        return self.words or _WORDS.get(self.type, ())
+
+    @property
+    def possible(self) -> str:
+        """What it may be, for a reader."""
+        if self.type == "bool":
+            return "true or false"
+        if self.choices:
+            return ", ".join(self.choices)
+        if self.range:
+            return f"{self.range[0]} to {self.range[1]}"
+        return "text"
+
+    def fault(self, value: Value) -> str | None:
+        """Return what is wrong with a value, and None if QEMU takes it; a placeholder stands for any value."""
+        if isinstance(value, str) and "${" in value:
+            return None
+        kind: type = {"bool": bool}.get(self.type, str) if not self.range else int
+        if type(value) is not kind:
+            return f"it takes {_KINDS[kind]}, {self.possible}"
+        if self.range and not self.range[0] <= msgspec.convert(value, int) <= self.range[1]:
+            return f"it takes {self.possible}"
+        if self.choices and value not in self.choices:
+            return f"it takes one of {self.possible}"
+        return None
+
+
+_KINDS: dict[type, str] = {bool: "a truth value", int: "a number", str: "a text"}
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return the help for a name that there is not: the nearest, or all."""
+    names = list(names)
+    near = get_close_matches(name, names, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
