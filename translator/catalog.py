@@ -290,6 +290,12 @@ CATALOG: dict[str, Entry] = {
         "The bus, the mode or the target type does not go with the device.",
         "<input type='tablet' bus='ps2'/>",
     ),
+    "T340": Entry(
+        "a word that names no device",
+        "On the command line a device is one word: `hostdev:` and which of the host's is meant, or `tablet`, "
+        "`mouse`, `keyboard`, `hub`. The message names the part that is wrong.",
+        "hostdev:1.x",
+    ),
     # Host
     "T401": Entry("no xenstored", "No xenstored answers there. Is this dom0, and may you?", "--xenstore /nowhere"),
     "T402": Entry(
@@ -330,7 +336,7 @@ CATALOG: dict[str, Entry] = {
     "T411": Entry("no such host device", "The host has no such USB device, or it cannot be read.", "it was pulled"),
     "T412": Entry(
         "ambiguous host device",
-        "Several USB devices of the host have these ids. Name one by bus and device number.",
+        "Several USB devices of the host have these ids. Name one by bus and device number, port or serial number.",
         "two receivers of one make",
     ),
     "T413": Entry("sysfs refused", "The kernel refused a write below /sys.", "a driver that is not loaded"),
@@ -343,6 +349,16 @@ CATALOG: dict[str, Entry] = {
         "cannot be added while running",
         "QEMU has these devices only from its start on; the message has the words for its command line.",
         "an ich9-ehci1 on a running machine",
+    ),
+    "T416": Entry(
+        "a hub",
+        "A hub of the host cannot be given to a guest. Give it the devices behind the hub.",
+        "<source><address bus='1' device='1'/></source>",
+    ),
+    "T419": Entry(
+        "no place on the running domain",
+        "The controller, port or hub that a device is to be attached to is not there, or has nothing free.",
+        "attach to controller 9 of a domain that has one",
     ),
     # Execution
     "T501": Entry(

@@ -35,9 +35,13 @@ def _host_devices(domain: Domain, findings: Findings) -> None:
         host = element.host
         if host is None:
             continue
-        place = ("at", host.path or (host.bus, host.device)) if host.path or host.device is not None else None
+        place: Hashable | None = None
+        if host.path or host.device is not None:
+            place = "at", host.path or (host.bus, host.device)
+        elif host.serial:
+            place = "serial", host.vendor, host.product, host.serial
         ids = ("ids", host.vendor or 0, host.product or 0)
-        first = (seen.get(place) if place else None) or seen.get(ids)
+        first = (seen.get(place) if place is not None else None) or seen.get(ids)
         if first is not None:
             findings.fault(
                 "T311",
@@ -46,7 +50,7 @@ def _host_devices(domain: Domain, findings: Findings) -> None:
                 "source",
                 "a host device can be given once; two alike are told apart by <address bus=… device=…/>",
             )
-        seen.setdefault(place or ids, element)
+        seen.setdefault(ids if place is None else place, element)
 
 
 def _disk_targets(domain: Domain, findings: Findings) -> None:

@@ -205,6 +205,29 @@ CANONICAL: dict[ControllerKind, Model] = {row.kind: row for row in _ROWS if row.
 DRIVERS: dict[str, Model] = {row.driver: row for row in _ROWS if row.driver}
 
 
+def automatic(guest: Guest, usbback: bool) -> Model:
+    """Return what a Xen domain's controller is that names no model.
+
+    Args:
+        usbback: whether the backend domain has the kernel's PVUSB backend.
+
+    Source: libxl__device_usbctrl_setdefault (libxl_usb.c), but for the choice between pv and qusb, which it leaves
+    to QEMU's answer alone.
+    """
+    if guest == "hvm":
+        return CANONICAL[ControllerKind("emulated", 2)]
+    return CANONICAL[ControllerKind("pv" if usbback else "qusb", 2)]
+
+
+def brought_along(kind: ElementKind, guest: Guest, usbback: bool) -> Model | None:
+    """Return the controller that a Xen domain gets for a device that finds no room; None where none serves it."""
+    if guest == "hvm":
+        speeds = set(DEVICE_KINDS[kind].speeds)
+        rows = [CANONICAL[ControllerKind("emulated", version)] for version in (2, 1, 3)]
+        return next(row for row in rows if not speeds or speeds & set(row.speeds))
+    return automatic(guest, usbback) if kind == "hostdev" else None
+
+
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
     """What libvirt does about USB on one machine type of QEMU.
 

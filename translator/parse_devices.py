@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from translator.domain import DISK_NAME, Audio, Certificates, DeviceElement, Disk, Image, RedirRule
 from translator.parse_chardev import char_source
-from translator.reader import SIGNED_MAX, Place, attributes, possible
+from translator.reader import SIGNED_MAX, Place, attributes, possible, quoted
 from translator.topology import HostDevice
+from translator.words import is_serial
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -186,17 +187,34 @@ class Devices:
                 number = reader.number(address, "device", base=0, required=True)
                 if bus and number:
                     found |= {"bus": bus, "device": number}
+        serial = self.serial_number(source)
         half = ("vendor" in found) != ("product" in found) or found.get("vendor") == 0
-        if half or not ("vendor" in found or "device" in found or path is not None):
+        if half or not ("vendor" in found or "device" in found or path is not None or serial is not None):
             reader.fault(
                 "T312",
                 source,
                 None,
                 "the <source> does not name a device of the host",
-                "give <vendor id=…/> with <product id=…/>, or <address bus=… device=…/>, or both",
+                "give <vendor id=…/> with <product id=…/>, <address bus=… device=…/> or bus=… port=…, or <serial>",
             )
             return None
-        return HostDevice(**found, path=path)
+        return HostDevice(**found, path=path, serial=serial)
+
+    def serial_number(self, source: Place) -> str | None:
+        """Return the serial number that a host device is named by, if it is."""
+        place = self.reader.child(source, "serial")
+        if place is None:
+            return None
+        text = (place.element.text or "").strip()
+        if not is_serial(text):
+            self.reader.fault(
+                "T312",
+                place,
+                None,
+                f"{quoted(text)} is no serial number",
+                "it is what the file 'serial' of the device says, in /sys/bus/usb/devices",
+            )
+        return text
 
     # What stands on a character device
 

@@ -15,7 +15,7 @@ from translator.consistency import check
 from translator.errors import DocumentError
 from translator.findings import LONGEST_WORD, Findings
 from translator.layouts import layout_named
-from translator.models import CANONICAL, DEVICE_KINDS, MODELS, NAMES, ControllerKind, machine_row
+from translator.models import MODELS, NAMES, automatic, brought_along, machine_row
 from translator.pci_slots import Busses, multifunction, place_controllers
 from translator.placement import Placement
 from translator.ports import PortTree
@@ -209,7 +209,7 @@ class _Resolver:
     def row(self, element: ControllerElement) -> Model | None:
         if element.model is None:
             if self.xen:
-                return self.automatic()
+                return automatic(self.domain.guest, self.usbback)
             modelless = machine_row(self.domain.machine).modelless
             return MODELS[modelless] if modelless else None
         if element.model not in NAMES:
@@ -224,12 +224,6 @@ class _Resolver:
             )
             return None
         return NAMES[element.model]
-
-    def automatic(self) -> Model:
-        """Return what `auto` stands for. Source: libxl__device_usbctrl_setdefault (libxl_usb.c)."""
-        if self.domain.guest == "hvm":
-            return CANONICAL[ControllerKind("emulated", 2)]
-        return CANONICAL[ControllerKind("pv" if self.usbback else "qusb", 2)]
 
     def sized(self, element: ControllerElement, row: Model) -> Slot | None:
         limits = self.limits(row)
@@ -325,13 +319,7 @@ class _Resolver:
 
     def bring(self, element: DeviceElement) -> Slot | None:
         """Add the controller that comes along with a device of a Xen domain, if one serves it."""
-        row: Model | None = None
-        if self.domain.guest == "hvm":
-            speeds = set(DEVICE_KINDS[element.kind].speeds)
-            rows = [CANONICAL[ControllerKind("emulated", version)] for version in (2, 1, 3)]
-            row = next(row for row in rows if not speeds or speeds & set(row.speeds))
-        elif element.kind == "hostdev":
-            row = self.automatic()
+        row = brought_along(element.kind, self.domain.guest, self.usbback)
         if row is None:
             return None
         slot = self.implicit(max((slot.number for slot in self.slots), default=-1) + 1, row, element.source)

@@ -104,7 +104,7 @@ class Controller(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class HostDevice(msgspec.Struct, frozen=True, kw_only=True):
-    """How a host's USB device is named: by bus and device number, by vendor and product, or by both.
+    """How a host's USB device is named: by bus and device number, vendor and product, port, serial, or several.
 
     `path` is the host port path (sysfs' name of the device, `1-1.2`); None until a host was asked.
     """
@@ -114,15 +114,17 @@ class HostDevice(msgspec.Struct, frozen=True, kw_only=True):
     vendor: int | None = None
     product: int | None = None
     path: str | None = None
+    serial: str | None = None
 
     @property
     def selector(self) -> str:
-        """`1.8` (bus and device), `1-1.2` (host port path) or `046d:c52b` (vendor and product), as typed."""
+        """The word behind `hostdev:`, see `words`: by bus and device, host port path, or ids and serial."""
         if self.device is None and self.path is not None:
             return self.path
         if self.bus is not None and self.device is not None:
             return f"{self.bus}.{self.device}"
-        return f"{self.vendor or 0:04x}:{self.product or 0:04x}"
+        ids = "serial" if self.vendor is None and self.serial else f"{self.vendor or 0:04x}:{self.product or 0:04x}"
+        return f"{ids}:{self.serial}" if self.serial else ids
 
     @property
     def node(self) -> str:

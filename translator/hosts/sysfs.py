@@ -9,10 +9,12 @@ from translator.errors import HostError
 from translator.topology import HostDevice
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 # A device is named by its bus and the ports that lead to it; usb1 (a root hub) and 1-8:1.0 (an interface) are not.
 _DEVICE = re.compile(r"[0-9]+-[0-9]+(\.[0-9]+)*")
+_HUB_CLASS = "09"
 
 
 class Sysfs:
@@ -36,23 +38,57 @@ class Sysfs:
         """Return the one device that `wanted` names, with everything known about it.
 
         Raises:
-            HostError: T411 there is none; T412 several fit, and the message lists them.
+            HostError: T411 there is none; T412 several fit, and the message lists them; T416 it is a hub.
         """
         devices = self.usb_devices()
         fitting = [found for found in devices if fits(found, wanted)]
+        if fitting and all(self.is_hub(found) for found in fitting):
+            raise HostError(
+                "T416",
+                f"host device {wanted.selector} is a hub, and a hub cannot be given to a guest",
+                "give it the devices behind the hub: "
+                + (
+                    _list([one for one in devices if _behind(one, fitting) and not self.is_hub(one)])
+                    or "there are none"
+                ),
+            )
+        fitting = [found for found in fitting if not self.is_hub(found)]
         if not fitting:
             raise HostError(
                 "T411",
                 f"the host has no USB device {wanted.selector}",
-                f"it has: {_list(devices)}" if devices else f"{self.root}/bus/usb/devices lists none at all",
+                f"it has: {_list([one for one in devices if not self.is_hub(one)])}"
+                if devices
+                else f"{self.root}/bus/usb/devices lists none at all",
             )
         if len(fitting) > 1:
             raise HostError(
                 "T412",
                 f"{len(fitting)} USB devices of the host are {wanted.selector}",
-                f"name one by <address bus=… device=…/>: {_list(fitting)}",
+                f"name one by <address bus=… device=…/>, by its port or by its <serial>: {_list(fitting)}",
             )
         return fitting[0]
+
+    def is_hub(self, device: HostDevice) -> bool:
+        """Tell whether a device that was found is a hub."""
+        return self._text(f"devices/{device.path}/bDeviceClass") == _HUB_CLASS
+
+    def has_driver(self, name: str) -> bool:
+        """Tell whether the kernel has a USB driver of that name loaded."""
+        return (self.root / "bus/usb/drivers" / name).is_dir()
+
+    def interfaces(self, path: str) -> dict[str, str | None]:
+        """Return the interfaces of the device at a host port path, each with its driver's name, by name."""
+        folder = self.root / "bus/usb/devices"
+        names = sorted(entry.name for entry in folder.glob(f"{path}:*"))
+        return {name: self.driver_of(name) for name in names}
+
+    def driver_of(self, interface: str) -> str | None:
+        """Return the name of the driver that an interface is bound to."""
+        try:
+            return (self.root / "bus/usb/devices" / interface / "driver").readlink().name
+        except OSError:
+            return None
 
     def write(self, path: str, value: str) -> None:
         """Write `value` to the file that a plan calls `path`: below /sys, whatever the root here is.
@@ -76,18 +112,33 @@ class Sysfs:
             return None  # pulled while we looked
         except (OSError, ValueError) as error:
             raise HostError("T411", f"cannot read the USB device {device}: {error}") from error
-        return HostDevice(bus=bus, device=number, vendor=vendor, product=product, path=device.name)
+        serial = self._text(f"devices/{device.name}/serial") or None
+        return HostDevice(bus=bus, device=number, vendor=vendor, product=product, path=device.name, serial=serial)
+
+    def _text(self, file: str) -> str:
+        """Return what an attribute says, which not every device has."""
+        try:
+            return (self.root / "bus/usb" / file).read_text(errors="replace").strip()
+        except OSError:
+            return ""
 
 
 def fits(found: HostDevice, wanted: HostDevice) -> bool:
     """Tell whether a device of the host is one that `wanted` names: all that `wanted` says is true of it."""
     return all(
         getattr(wanted, name) in (None, getattr(found, name))
-        for name in ("bus", "device", "vendor", "product", "path")
+        for name in ("bus", "device", "vendor", "product", "path", "serial")
     )
 
 
-def _list(devices: tuple[HostDevice, ...] | list[HostDevice]) -> str:
+def _behind(device: HostDevice, hubs: Sequence[HostDevice]) -> bool:
+    """Tell whether the device hangs on one of the hubs, however deep."""
+    return any(str(device.path).startswith((f"{hub.path}.", f"{hub.path}-")) for hub in hubs)
+
+
+def _list(devices: Sequence[HostDevice]) -> str:
     return ", ".join(
-        f"{found.bus}.{found.device} ({found.vendor:04x}:{found.product:04x}, port {found.path})" for found in devices
+        f"{found.bus}.{found.device} ({found.vendor:04x}:{found.product:04x}, port {found.path}"
+        + (f", serial {found.serial!r})" if found.serial else ")")
+        for found in devices
     )

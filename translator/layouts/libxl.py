@@ -91,6 +91,11 @@ class Libxl:
         if host.path is not None:
             bus, _, port = host.path.partition("-")
             return {"hostbus": int(bus), "hostport": port}
+        if host.serial is not None:  # which QEMU cannot look for
+            return {
+                "hostbus": f"${{hostdev:{host.selector}:bus}}",
+                "hostaddr": f"${{hostdev:{host.selector}:device}}",
+            }
         return {"vendorid": host.vendor, "productid": host.product}
 
     def record_controller(self, domain: DomainIdentity, controller: Controller) -> Recorded | None:

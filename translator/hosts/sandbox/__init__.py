@@ -27,6 +27,7 @@ from translator.hosts.sandbox.qemu import Board, Machine, QemuError
 from translator.hosts.sandbox.store import Store
 from translator.hosts.sandbox.usb import HostUsb, HostUsbDevice
 from translator.hosts.sandbox.xenstored import Connection
+from translator.hosts.sysfs import Sysfs, fits
 from translator.plan import QmpCommand
 from translator.topology import Guest as GuestType
 
@@ -216,15 +217,9 @@ class Sandbox:
     def _plug(self, wanted: HostDevice) -> None:
         """Plug in a host device that fits the selector, unless one does already."""
         present = self.host_usb.devices
-        if self.host_usb.match(
-            bus=wanted.bus or 0,
-            device=wanted.device or 0,
-            vendor=wanted.vendor or 0,
-            product=wanted.product or 0,
-            port="",
-        ):
+        if any(fits(found, wanted) for found in Sysfs(self.sysfs).usb_devices()):
             return
-        bus = wanted.bus or 1
+        bus = wanted.bus or int((wanted.path or "1").partition("-")[0])
         number = wanted.device or 1 + max((found.device for found in present if found.bus == bus), default=1)
         self.add_host_device(
             wanted.path or f"{bus}-{number}",
@@ -232,6 +227,7 @@ class Sandbox:
             device=number,
             vendor=wanted.vendor or 0x1D6B,
             product=wanted.product or 0x0104,
+            serial=wanted.serial,
         )
 
     def add_host_device(
