@@ -293,14 +293,19 @@ class Backend:
 
     Args:
         socket: the xenstored's.
-        mode: `silent` never answers; `late` does after `late_s` seconds; `dies` answers once, then is gone.
+        mode: `silent` never answers; `late` does after `late_s` seconds; `dies` answers once, then is gone;
+            `clings` never lets go.
     """
 
     _ANSWERS: ClassVar = {"1": "2", "5": "6"}
     _STATE = re.compile(r"/local/domain/0/backend/(vusb|qusb)/\d+/\d+/state")
 
     def __init__(
-        self, socket: str, mode: Literal["normal", "silent", "late", "dies"] = "normal", *, late_s: float = 0.5
+        self,
+        socket: str,
+        mode: Literal["normal", "silent", "late", "dies", "clings"] = "normal",
+        *,
+        late_s: float = 0.5,
     ) -> None:
         self._socket = socket
         self._mode = mode
@@ -326,7 +331,7 @@ class Backend:
 
     async def _answer(self, path: str) -> bool:
         asked = await self._xenstore.read(path)
-        if asked is None or asked not in self._ANSWERS:
+        if asked is None or asked not in self._ANSWERS or (asked == "5" and self._mode == "clings"):
             return False
         await asyncio.sleep(self._late_s)
         try:

@@ -96,7 +96,7 @@ def host_devices(root: Path) -> Path:
     return root
 
 
-BackendMode = Literal["normal", "silent", "late", "dies"]
+BackendMode = Literal["normal", "silent", "late", "dies", "clings"]
 
 
 @pytest.fixture(params=[*SERVERS, "sandbox"])
@@ -129,15 +129,15 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     async def sandbox(
         plan: translator.Plan, *, backend: BackendMode = "normal", launch: bool = True
     ) -> AsyncIterator[Bench]:
-        delays = {"normal": 0.0, "silent": None, "late": 0.5, "dies": 0.0}
-        async with Sandbox(backend_delay_s=delays[backend]) as embedded:
+        delays = {"silent": None, "late": 0.5}
+        async with Sandbox(backend_delay_s=delays.get(backend, 0.0)) as embedded:
             guest = embedded.add_guest(
                 plan.topology.domain.name,
                 plan.topology.domain.uuid,
                 domid=DOMID,
                 guest=plan.topology.domain.guest,
                 guest_cooperates=False,
-                frontend_connects=False,
+                frontend_connects=backend == "clings",
                 launch=[step.action.arguments for step in plan.steps if step.stage == "launch"] if launch else [],  # type: ignore[union-attr]  # only QEMU has a launch stage
             )
             yield Bench(str(embedded.xenstore_socket), str(guest.qmp_socket), host_devices(tmp_path / "sys"))

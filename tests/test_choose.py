@@ -9,6 +9,7 @@ import pytest
 import translator
 from translator.choose import choose_port
 from translator.errors import HostError
+from translator.hosts.qmp import QomDevice
 from translator.observe import Observation
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def seen(
     *controllers: str,
     devices: str = "",
     states: Mapping[int, tuple[int | None, int | None]] | None = None,
-    foreign: Mapping[tuple[int, str], str] | None = None,
+    foreign: Mapping[tuple[int, str], QomDevice] | None = None,
     lacking: frozenset[str] = frozenset(),
 ) -> Observation:
     """Return a host with these controllers; a document says it shortest."""
@@ -74,7 +75,7 @@ CASES: dict[str, tuple[Observation, str, tuple[int, str, str]]] = {
         (1, "1", "piix3-uhci"),
     ),
     "a port that a stranger holds is taken": (
-        seen("hvm", UHCI, foreign={(0, "1"): "usb-wacom-tablet"}),
+        seen("hvm", UHCI, foreign={(0, "1"): QomDevice(path="", id="pen", driver="usb-wacom-tablet", parent_bus="")}),
         "tablet",
         (0, "2", "piix3-uhci"),
     ),

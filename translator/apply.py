@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from translator.diff import diff, subject
-from translator.errors import Diagnostic, HostError, PlanError
+from translator.errors import HostError
 from translator.execute import execute
 from translator.host import Performer
 from translator.observe import observe
 from translator.outcome import Applied
-from translator.plan import QmpCommand, Transaction, Wait
-from translator.topology import Controller, Device
+from translator.transition import ADD_ONLY, Policy, room_for, transition
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,23 +17,39 @@ if TYPE_CHECKING:
     from translator.host import Host
     from translator.observe import Observation
     from translator.outcome import StepEvent
-    from translator.plan import Plan, Step
+    from translator.plan import Plan
 
 
 async def apply(
-    plan: Plan, host: Host, *, dry_run: bool = False, on_step: Callable[[StepEvent], None] | None = None
+    plan: Plan,
+    host: Host,
+    *,
+    policy: Policy = ADD_ONLY,
+    dry_run: bool = False,
+    on_step: Callable[[StepEvent], None] | None = None,
 ) -> Applied:
     """Make the domain match the plan, all or nothing; what already does is left alone.
 
     Success means that the host was seen to match. With `dry_run` nothing is done, and the steps are those
-    that would be.
+    that would be. `policy` says what may be removed on the way; nothing may, by itself.
 
     Raises:
         HostError: the host refused, holds something else in a place that the plan needs, or cannot be reached;
             it is as it was before.
         RollbackError: it is not.
     """
-    plan = await bind(plan, host)
+    return await bring_about(await bind(plan, host), host, policy=policy, dry_run=dry_run, on_step=on_step)
+
+
+async def bring_about(
+    plan: Plan,
+    host: Host,
+    *,
+    policy: Policy,
+    dry_run: bool = False,
+    on_step: Callable[[StepEvent], None] | None = None,
+) -> Applied:
+    """Do as `apply` with a plan that is bound to its host."""
     topology = plan.topology
     domid = topology.domain.domid
     emulated = any(controller.type == "emulated" for controller in topology.controllers)
@@ -48,24 +59,27 @@ async def apply(
 
     before = after = await look()
     _same_domain(plan, before)
-    steps = outstanding(plan, before)
+    change = transition(before, plan, policy)
+    steps = change.steps
     if dry_run or not steps:
-        return Applied(steps, before)
-    _room_for(steps, before)
+        return Applied(steps, before, change.notes)
+    room_for(change.additions, before, change.removals)
 
     async def verify() -> None:
         nonlocal after
         after = await look()
-        left = outstanding(plan, after)
-        if left:
+        left = transition(after, plan, policy)
+        # what was forced to go may be on its way still
+        unfinished = left.additions if policy.force else left.steps
+        if unfinished:
             raise HostError(
                 "T503",
-                f"every step succeeded, and yet the host lacks {', '.join(step.id for step in left)}",
+                f"every step succeeded, and yet the host needs {', '.join(step.id for step in unfinished)}",
                 "something else changes this domain at the same time; look with: translator observe",
             )
 
     await execute(steps, Performer(host, domid), verify=verify, on_step=on_step)
-    return Applied(steps, after)
+    return Applied(steps, after, change.notes)
 
 
 async def bind(plan: Plan, host: Host) -> Plan:
@@ -109,88 +123,6 @@ async def domid_of(host: Host, name: str) -> int:
     return found[0]
 
 
-def outstanding(plan: Plan, seen: Observation) -> tuple[Step, ...]:
-    """Return the plan's steps whose effect is not there yet, in the plan's order.
-
-    Raises:
-        HostError: T414 something else is where the plan needs room; T415 what is missing cannot be added to a
-            machine that runs.
-    """
-    missing: set[str] = set()
-    for change in diff(seen.topology, plan.topology):
-        if change.action == "add":
-            missing.add(change.id)
-        elif (
-            change.before is not None
-            and change.after is not None
-            and not (change.id in seen.lacking and _record_fits(change.before, change.after))
-        ):
-            raise _held(change.before, change.after)
-    unserved = missing - {step.subject for step in plan.steps}
-    if unserved:
-        raise PlanError(
-            [
-                Diagnostic(
-                    code="T112",
-                    message=f"the plan names {', '.join(sorted(unserved))} and has no steps for it",
-                    help="what `observe` prints is not a plan to apply; make one from a document",
-                )
-            ]
-        )
-    steps = tuple(
-        _by_itself(step) if step.id in seen.lacking else step
-        for step in plan.steps
-        if step.id in seen.lacking or step.subject in missing
-    )
-    launch = [step for step in steps if step.stage == "launch"]
-    if launch:
-        raise HostError(
-            "T415",
-            f"QEMU cannot be given {', '.join(step.id for step in launch)} while it runs",
-            "start it with: " + " ".join(shlex.join(step.launch_words) for step in launch),
-            launch[0].source,
-        )
-    return steps
-
-
-def _record_fits(before: Controller | Device, after: Controller | Device) -> bool:
-    """Tell whether a record without a device may be the plan's: it knows type, version and ports, not the model."""
-    if not isinstance(before, Controller) or not isinstance(after, Controller):
-        return False
-    return (before.type, before.version, before.ports) == (after.type, after.version, after.ports)
-
-
-def _by_itself(step: Step) -> Step:
-    """A wait for a backend that was there before us: undoing it must not close somebody's controller."""
-    if not isinstance(step.action, Wait):
-        return step
-    return msgspec.structs.replace(step, undo=Transaction(()))
-
-
-def _room_for(steps: tuple[Step, ...], seen: Observation) -> None:
-    """Refuse before the first step what QEMU would refuse in the middle: a name or a port that is taken."""
-    for step in steps:
-        if not isinstance(step.action, QmpCommand):
-            continue
-        arguments = step.action.arguments
-        if arguments.get("id") in seen.ids:
-            raise HostError(
-                "T414",
-                f"QEMU has a device {arguments['id']!r} that is not the document's {step.subject}",
-                "remove it first: somebody else has made it",
-                step.source,
-            )
-        what, _, place = step.subject.partition(":usb:")
-        index, _, port = place.partition(":")
-        if what == "device" and (driver := seen.foreign.get((int(index), port))) is not None:
-            raise HostError(
-                "T414",
-                f"port {port} of controller {index} is held by a {driver}, which the document does not name",
-                "detach it first, or give the document's device another port",
-                step.source,
-            )
-
-
 def _same_domain(plan: Plan, seen: Observation) -> None:
     wanted, found = plan.topology.domain, seen.topology.domain
     if wanted.uuid:
@@ -208,30 +140,3 @@ def _same_domain(plan: Plan, seen: Observation) -> None:
             if wanted.hypervisor == "xen"
             else "the monitor is another domain's",
         )
-
-
-def _held(before: Controller | Device, after: Controller | Device) -> HostError:
-    if isinstance(before, Device) and isinstance(after, Device):
-        return HostError(
-            "T414",
-            f"port {before.port} of controller {before.controller} is held by {_device(before)}, "
-            f"and the document puts {_device(after)} there",
-            "detach it first, or give the document's device another port",
-            after.source,
-        )
-    return HostError(
-        "T414",
-        f"{subject(before)} on the host is {_controller(before)}, and the document wants {_controller(after)}",
-        "remove it from the domain first, or give the document's controller another index",
-        after.source,
-    )
-
-
-def _device(device: Device) -> str:
-    return f"host device {device.host.selector}" if device.host else f"a {device.kind}"
-
-
-def _controller(part: Controller | Device) -> str:
-    if isinstance(part, Device):
-        return _device(part)
-    return f"{part.model} ({part.type}, {part.ports} ports)"

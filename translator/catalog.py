@@ -330,7 +330,8 @@ CATALOG: dict[str, Entry] = {
     ),
     "T410": Entry(
         "removal pending in the guest",
-        "QEMU was asked to remove the device and waits for the guest, which has to let go of it.",
+        "The guest was asked to let go of a controller, and has not in time. QEMU may still remove a PCI controller "
+        "when the guest does; a PV controller is connected again.",
         "a PCI controller in a guest that is paused",
     ),
     "T411": Entry("no such host device", "The host has no such USB device, or it cannot be read.", "it was pulled"),
@@ -359,6 +360,17 @@ CATALOG: dict[str, Entry] = {
         "no place on the running domain",
         "The controller, port or hub that a device is to be attached to is not there, or has nothing free.",
         "attach to controller 9 of a domain that has one",
+    ),
+    "T435": Entry(
+        "cannot be removed while running",
+        "QEMU has these for as long as it runs, or they have no name that it could be told.",
+        "an ich9-ehci1 that the document no longer names, with --prune",
+    ),
+    "T436": Entry(
+        "what the guest sees of an exchange",
+        "One controller or device takes the place of another one.",
+        "a qusb2 controller becomes a xenusb2, with --replace: the guest sees a replug",
+        severity="note",
     ),
     # Execution
     "T501": Entry(

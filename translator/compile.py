@@ -39,6 +39,7 @@ def compile_plan(
     topology: Topology,
     *,
     coldplug: Coldplug = "auto",
+    running: bool = False,
     busses: Sequence[AddedBus] = (),
     untranslated: Sequence[Untranslated] = (),
     diagnostics: Sequence[Diagnostic] = (),
@@ -47,13 +48,14 @@ def compile_plan(
 
     Args:
         coldplug: `auto` puts into the launch stage what QEMU cannot hot-plug, `all` every emulated device.
+        running: whether a domain that runs has all this: then only what cannot be unplugged is in the launch stage.
         busses: the PCI busses, by index, that controllers sit on and that the machine does not have of itself.
         untranslated: elements that no step comes from, to be kept in the plan.
         diagnostics: warnings to be kept in the plan.
     """
     return Plan(
         topology=topology,
-        steps=(*_bus_steps(topology, busses), *_Compiler(topology, coldplug).steps()),
+        steps=(*_bus_steps(topology, busses), *_Compiler(topology, coldplug, running).steps()),
         untranslated=tuple(untranslated),
         diagnostics=tuple(diagnostics),
     )
@@ -107,13 +109,13 @@ def _bus_steps(topology: Topology, busses: Sequence[AddedBus]) -> Iterator[Step]
 
 
 class _Compiler:
-    def __init__(self, topology: Topology, coldplug: Coldplug) -> None:
+    def __init__(self, topology: Topology, coldplug: Coldplug, running: bool) -> None:
         self.topology = topology
         self.layout: Layout = layout_named(topology.layout)
         self.coldplug = coldplug
         self.board = BOARDS.get(machine_row(topology.domain.machine).board or "")
         self.controllers = {(one.family, one.index): one for one in topology.controllers}
-        self.at_launch = set(self.needed_at_launch())
+        self.at_launch = set() if running else set(self.needed_at_launch())
 
     def steps(self) -> Iterator[Step]:
         usb = [one for one in self.topology.controllers if one.family == "usb"]

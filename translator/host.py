@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from translator.errors import HostError
+from translator.errors import HostError, OutcomeUnknown
 from translator.plan import LaunchOption, QmpCommand, SysfsWrites, Transaction, Wait
 from translator.topology import PRIMARY
 
@@ -68,12 +68,29 @@ class Host:
         return TIMEOUT_S if self.timeout_s is None else self.timeout_s
 
     async def apply(
-        self, plan: Plan, *, dry_run: bool = False, on_step: Callable[[StepEvent], None] | None = None
+        self,
+        plan: Plan,
+        *,
+        prune: bool = False,
+        replace: bool = False,
+        force: bool = False,
+        dry_run: bool = False,
+        on_step: Callable[[StepEvent], None] | None = None,
     ) -> Applied:
-        """Make the running domain match the plan; see `translator.apply.apply`."""
-        from translator.apply import apply
+        """Make the running domain match the plan; see `translator.apply.apply`.
 
-        return await apply(plan, self, dry_run=dry_run, on_step=on_step)
+        Args:
+            prune: also remove what the plan does not name.
+            replace: let a controller take the place of another one, which the guest sees as a replug.
+            force: do not wait for guest and backend to let go of a controller.
+            dry_run: do nothing, and return the steps that would be carried out.
+            on_step: is told of each step as it begins and ends.
+        """
+        from translator.apply import apply
+        from translator.transition import Policy
+
+        policy = Policy(prune=prune, replace=replace, force=force)
+        return await apply(plan, self, policy=policy, dry_run=dry_run, on_step=on_step)
 
     async def observe(self, *, domid: int | None = None) -> Topology:
         """Return what the running domain has: a Xen domain by its id, or the one QEMU that `qmp` names."""
@@ -159,16 +176,17 @@ class Performer:
         """Carry the action out; an effect that takes time is waited for."""
         host = self._host
         match action:
-            case Transaction(operations, wait):
+            case Transaction(operations, wait, otherwise):
                 await self._commit(operations)
                 if wait is not None:
-                    await self._wait_for_answer(wait)
+                    await self._wait_for_answer(wait, otherwise)
             case Wait():
                 await (await host.xenstore()).wait(action.path, action.values, self._limit(action))
             case QmpCommand("device_del", arguments):
                 # an answer to device_del is not an effect: the device goes when QEMU and the guest let it
                 monitor = await host.qmp(device_model or PRIMARY, self._domid)
-                await monitor.remove_device(str(arguments["id"]), host.request_timeout_s)
+                limit_s = host.request_timeout_s if action.awaited else None
+                await monitor.remove_device(str(arguments["id"]), limit_s)
             case QmpCommand("chardev-remove" | "blockdev-del" as command, arguments):
                 monitor = await host.qmp(device_model or PRIMARY, self._domid)
                 await monitor.remove_backend(command, arguments)
@@ -187,13 +205,31 @@ class Performer:
             return
         self._made |= await (await self._host.xenstore()).commit(ours)
 
-    async def _wait_for_answer(self, wait: Wait) -> None:
-        """Give a backend its time to close; one that is gone never answers, and its nodes go all the same."""
+    async def _wait_for_answer(self, wait: Wait, otherwise: Sequence[XenstoreOp] | None) -> None:
+        """Give the other side its time; see `Transaction`."""
         try:
             await (await self._host.xenstore()).wait(wait.path, wait.values, self._limit(wait))
         except HostError as error:
             if error.code != "T407":
+                raise OutcomeUnknown(error.code, error.message, error.help) from error
+            if otherwise is None:
+                return  # a backend that is gone never answers, and its nodes go all the same
+            if not otherwise:
                 raise
+            await self._give_up(wait, otherwise, error)
+
+    async def _give_up(self, wait: Wait, otherwise: Sequence[XenstoreOp], late: HostError) -> None:
+        try:
+            await self._commit(otherwise)
+        except HostError as error:
+            if error.code == "T404" and await (await self._host.xenstore()).read(wait.path) in wait.values:
+                return  # it answered at the last moment
+            raise OutcomeUnknown(error.code, error.message, error.help) from error
+        raise HostError(
+            "T410",
+            f"removal pending in the guest: {late.message}",
+            "the guest's driver has to let go of the controller; --force does not wait for it",
+        ) from late
 
     def _limit(self, wait: Wait) -> float:
         return wait.timeout_s if self._host.timeout_s is None else self._host.timeout_s

@@ -30,15 +30,20 @@ if TYPE_CHECKING:
     from translator.host import Host
     from translator.hosts.qmp import QomDevice
     from translator.layouts import ControllerRecord, Layout
-    from translator.topology import Family, Guest, Kind
+    from translator.topology import Family, Guest, Kind, Value
     from translator.topology import Layout as LayoutName
 
-# What QEMU is asked of a device beyond its place: a choice of ports, a companion's master, a host device's name.
+# What QEMU is asked of a device beyond its place: a choice of ports, a companion's master, all that a document
+# can say of a device.
+_PLACE = ("id", "bus", "port")
 _PROPERTIES: dict[str, tuple[str, ...]] = {
-    **{driver: ("addr",) if row.ports.fixed else ("addr", "p2") for driver, row in DRIVERS.items()},
+    **{driver: ("addr",) if row.ports.fixed else ("addr", "p2", "p3") for driver, row in DRIVERS.items()},
     **{driver: ("addr", "masterbus", "firstport") for driver, row in DRIVERS.items() if row.startport is not None},
-    "usb-host": ("hostdevice", "hostbus", "hostaddr", "hostport", "vendorid", "productid"),
+    **{driver: tuple(key for key in row.keys if key not in _PLACE) for driver, row in DEVICE_DRIVERS.items()},
 }
+# What a property is that nobody has set. Source: the DEFINE_PROP of each, in QEMU 7.2's hw/usb.
+_DEFAULTS: dict[str, Value] = {"guest-reset": True}
+_UNSET: tuple[Value, ...] = ("", 0, -1, "auto")
 
 _GUESTS: dict[str, Guest] = {"hvm": "hvm", "pv": "pv", "pvh": "pvh"}
 
@@ -49,15 +54,15 @@ class Observation(NamedTuple):
     `lacking` are ids of steps whose effect is not there although another part of the same controller or device
     is: a record that QEMU has no device for, or a device that no record tells of.
     `states` are a PV controller's backend and frontend states (XenbusState), by index. `ids` are the names of
-    all devices in QEMU, whoever made them, and `foreign` what of them sits on a port and is of no kind of ours:
-    driver by controller and port.
+    all devices in QEMU, whoever made them, and `foreign` what of them sits on a port and is of no kind of ours, by
+    controller and port.
     """
 
     topology: Topology
     lacking: frozenset[str]
     states: Mapping[int, tuple[int | None, int | None]]
     ids: frozenset[str]
-    foreign: Mapping[tuple[int, str], str]
+    foreign: Mapping[tuple[int, str], QomDevice]
 
 
 async def observe(
@@ -138,7 +143,7 @@ class _Reader:
             states,
             ids=frozenset(device.id for device in found if device.id is not None),
             foreign={
-                (names[controller], device.port): device.driver
+                (names[controller], device.port): device
                 for device in found
                 if device.port and device.driver not in DEVICE_DRIVERS and (controller := _bus(device)) in names
             },
@@ -228,7 +233,9 @@ class _Reader:
             backend=None,
             companions=tuple(sorted(companions, key=lambda companion: companion.startport)),
             pci=_pci(device) if device else None,
-            properties={},
+            properties={
+                name: value for name, value in (device.properties if device else {}).items() if name in ("p2", "p3")
+            },
             implicit=False,
             source=None,
         )
@@ -318,7 +325,12 @@ def _device(
         controller=controller,
         port=port,
         host=host,
-        properties={},
+        properties={
+            name: value
+            for name in _PROPERTIES[device.driver]
+            if (value := device.properties.get(name)) is not None
+            and (value != _DEFAULTS[name] if name in _DEFAULTS else value not in _UNSET)
+        },
         implicit=False,
         source=None,
     )

@@ -9,6 +9,7 @@ import msgspec
 from translator.plan import Step
 
 if TYPE_CHECKING:
+    from translator.errors import Diagnostic
     from translator.observe import Observation
 
 Phase = Literal["begin", "done", "undo", "undone", "stuck"]
@@ -23,7 +24,11 @@ class StepEvent(msgspec.Struct, frozen=True):
 
 
 class Applied(NamedTuple):
-    """The steps that were carried out (or would be, in a dry run), and what the host looked like afterwards."""
+    """The steps that were carried out (or would be, in a dry run), and what the host looked like afterwards.
+
+    `notes` say what the guest sees of them where that is more than something new.
+    """
 
     steps: tuple[Step, ...]
     observation: Observation
+    notes: tuple[Diagnostic, ...] = ()

@@ -45,7 +45,7 @@ FORMAT = "translator-plan/1"
 
 Stage = Literal["launch", "attach"]
 Target = Literal["qmp", "xenstore", "wait", "sysfs", "option"]
-Op = Literal["write", "mkdir", "rm", "rm-empty", "expect", "expect-absent"]
+Op = Literal["write", "mkdir", "rm", "rm-empty", "sweep", "expect", "expect-absent"]
 
 
 class XenstoreOp(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -54,7 +54,8 @@ class XenstoreOp(msgspec.Struct, frozen=True, omit_defaults=True):
     write          set `value`; `permissions` are set too when given
     mkdir          create an empty node with `permissions` where there is none; one that is there stays as it is
     rm             remove the node and everything below it; an absent node is fine
-    rm-empty       remove the node if it has neither children nor a value; in an undo, only one that was made
+    rm-empty       remove the node if it has neither children nor a value, and if what is undone has made it
+    sweep          remove the node if it has neither children nor a value, whoever made it, as a detach does
     expect         fail unless the node exists and, when `value` is given, has it
     expect-absent  fail if the node exists
 
@@ -69,11 +70,15 @@ class XenstoreOp(msgspec.Struct, frozen=True, omit_defaults=True):
     why: str | None = None
 
 
-class QmpCommand(msgspec.Struct, frozen=True):
-    """`execute` with `arguments`, exactly what goes on the wire."""
+class QmpCommand(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`execute` with `arguments`, exactly what goes on the wire.
+
+    A removal is waited for, since a PCI device goes when its guest lets go of it; unless `awaited` is False.
+    """
 
     execute: str
     arguments: dict[str, Value]
+    awaited: bool = True
 
 
 class Wait(msgspec.Struct, frozen=True):
@@ -87,12 +92,13 @@ class Wait(msgspec.Struct, frozen=True):
 class Transaction(msgspec.Struct, frozen=True, omit_defaults=True):
     """Operations that take effect together or not at all.
 
-    `wait`, in an undo, is the answer that a backend owes; when it does not come in time, the undo goes on
-    all the same.
+    `wait` is the answer that a backend or a guest owes. When it does not come in time, `otherwise` is committed
+    and the action has failed; where that is None, the action goes on all the same.
     """
 
     transaction: tuple[XenstoreOp, ...]
     wait: Wait | None = None
+    otherwise: tuple[XenstoreOp, ...] | None = None
 
 
 class SysfsWrite(msgspec.Struct, frozen=True):
@@ -208,7 +214,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     ) -> Plan:
         """Return the plan with its placeholders replaced by a host's facts; those not given stay.
 
-        `hostdevs` maps a selector (`1.8`, `046d:c52b`) to the device that it names, complete with its path.
+        `hostdevs` maps a selector (`1.8`, `046d:c52b`) to the device that it names, with all that is known of it.
 
         Raises:
             PlanError: the plan is bound to another domid.
@@ -230,12 +236,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         for name, backend in (backends or {}).items():
             facts[f"backend_domid:{name}"] = str(backend)
         for selector, found in (hostdevs or {}).items():
-            facts |= {
-                f"hostdev:{selector}:bus": str(found.bus),
-                f"hostdev:{selector}:device": str(found.device),
-                f"hostdev:{selector}:path": str(found.path),
-                f"hostdev:{selector}:node": found.node,
-            }
+            # one that was pulled is known by what a record says of it
+            known = {"bus": found.bus, "device": found.device, "path": found.path}
+            facts |= {f"hostdev:{selector}:{name}": str(fact) for name, fact in known.items() if fact is not None}
+            if found.bus is not None and found.device is not None:
+                facts[f"hostdev:{selector}:node"] = found.node
         bound = _from_wire(msgspec.convert(_substitute(msgspec.to_builtins(_to_wire(self)), facts), _WirePlan))
         topology = bound.topology
         identity = topology.domain

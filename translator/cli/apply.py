@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 @click.command("apply")
 @click.argument("file")
 @click.option("--sandbox", is_flag=True, help="Use the embedded host, gone at the end; no Xen or QEMU is needed.")
+@click.option("--prune", is_flag=True, help="Also remove what the document does not name.")
+@click.option("--replace", is_flag=True, help="Let a controller take another one's place; the guest sees a replug.")
+@click.option("--force", is_flag=True, help="Do not wait for the guest and the backend to let go of a controller.")
 @click.option("--dry-run", is_flag=True, help="Look at the host, and print the steps that would be carried out.")
 @options.planning
 @options.connecting
@@ -29,6 +32,9 @@ if TYPE_CHECKING:
 def command(
     file: str,
     sandbox: bool,
+    prune: bool,
+    replace: bool,
+    force: bool,
     dry_run: bool,
     planning: Planning,
     connecting: Connecting,
@@ -75,7 +81,15 @@ def command(
     async def carry_out(made: Plan, host: translator.Host) -> None:
         for model in host.qmp_paths.keys() - {one.name for one in made.topology.device_models}:
             inputs.usage(f"--qmp names device model {model!r}, which the domain does not have")
-        applied = await host.apply(made, dry_run=dry_run, on_step=progress if report.for_people else None)
+        applied = await host.apply(
+            made,
+            prune=prune,
+            replace=replace,
+            force=force,
+            dry_run=dry_run,
+            on_step=progress if report.for_people else None,
+        )
+        report.warnings(applied.notes, source)
         count = f"{len(applied.steps)} step{'' if len(applied.steps) == 1 else 's'}"
         if dry_run:
             click.echo("".join(f"{step.target:8}  {step.id}: {step.why}\n" for step in applied.steps), nl=False)

@@ -142,9 +142,12 @@ class Qmp:
             if "not found" not in error.message and "Failed to find node" not in error.message:
                 raise
 
-    async def remove_device(self, id: str, timeout_s: float = REMOVAL_S) -> None:
-        """Delete the device and return when it is gone; see `remove_devices`."""
-        await self.remove_devices([id], timeout_s)
+    async def remove_device(self, id: str, timeout_s: float | None = REMOVAL_S) -> None:
+        """Delete the device and return when it is gone, or at once with None; see `remove_devices`."""
+        if timeout_s is None:
+            await self._request_removal(id)
+        else:
+            await self.remove_devices([id], timeout_s)
 
     async def remove_devices(self, ids: Sequence[str], timeout_s: float = REMOVAL_S) -> None:
         """Delete the devices, all at once, and return when every one is gone; an absent one is gone.

@@ -301,7 +301,7 @@ class _Steps:
                     self._send_permissions(operation)
             case "rm":
                 self._send(Op.RM, path)
-            case "rm-empty":
+            case "rm-empty" | "sweep":
                 if await self._get(Op.DIRECTORY, path) == b"" and await self._get(Op.READ, path) == b"":
                     self._send(Op.RM, path)
             case "expect":
@@ -368,7 +368,7 @@ class _RefusedError(HostError):
 def _check(operation: XenstoreOp) -> None:
     path, value = operation.path, operation.value
     _check_path(path)
-    if operation.op in ("rm", "rm-empty") and path == "/":
+    if operation.op in ("rm", "rm-empty", "sweep") and path == "/":
         raise _invalid("the root cannot be removed: oxenstored would do it")
     if operation.op == "write":
         if value is None:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 # XenbusState, xen/include/public/io/xenbus.h
 INITIALISING, INIT_WAIT, INITIALISED, CONNECTED, CLOSING, CLOSED = range(1, 7)
 
+# The host port path of what a port holds when that is no path.
+UNKNOWN = "unknown"
+
 
 class Recorded(NamedTuple):
     """An action on the host's records, and the one that takes it back."""
@@ -74,6 +77,13 @@ class Layout(Protocol):
 
     def await_backend(self, domain: DomainIdentity, controller: Controller) -> Recorded | None:
         """Return the wait for the backend of a PV controller; None where there is none."""
+
+    def release(self, domain: DomainIdentity, controller: Controller, state: int) -> Recorded | None:
+        """Return what makes the guest and the backend, whose state is `state`, let go of a PV controller.
+
+        What takes it back holds also when both have let go, and does nothing when the controller is made anew.
+        None where the controller has no backend.
+        """
 
     def record_device(self, domain: DomainIdentity, controller: Controller, device: Device) -> Recorded | None:
         """Return what gives the host's device to the controller's port on the host's records."""

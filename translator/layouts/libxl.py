@@ -18,6 +18,7 @@ from translator.layouts import (
     INIT_WAIT,
     INITIALISED,
     INITIALISING,
+    UNKNOWN,
     ControllerRecord,
     Recorded,
 )
@@ -51,7 +52,6 @@ _TOOLSTACK = ("n0",)
 
 # What a port may hold. A backend domain may write anything; of anything else only that it is there is passed on.
 _HOST_PATH = re.compile(r"[0-9]+-[0-9]+(\.[0-9]+)*")
-UNKNOWN = "unknown"
 
 
 class _Paths(NamedTuple):
@@ -171,6 +171,47 @@ class Libxl:
                     XenstoreOp(op="write", path=f"{backend}/state", value=str(CLOSING)),
                 ),
                 wait=Wait(f"{backend}/state", (str(CLOSED),), CLOSE_TIMEOUT_S),
+            ),
+        )
+
+    def release(self, domain: DomainIdentity, controller: Controller, state: int) -> Recorded | None:
+        connecting = self.await_backend(domain, controller)
+        if connecting is None:
+            return None
+        paths = _paths(domain, controller)
+        closed, opened = f"{paths.backend}/state", f"{paths.frontend}/state"
+        online = f"{paths.backend}/online"
+        assert isinstance(connecting.action, Wait)
+        return Recorded(
+            Transaction(
+                (
+                    *_guards(domain),
+                    XenstoreOp(
+                        op="expect",
+                        path=f"{paths.backend}/frontend",
+                        value=paths.frontend,
+                        why=f"the domain has a controller {controller.index}",
+                    ),
+                    XenstoreOp(op="write", path=online, value="0"),
+                    XenstoreOp(op="write", path=closed, value=str(CLOSING)),
+                ),
+                wait=Wait(closed, (str(CLOSED),), CLOSE_TIMEOUT_S),
+                otherwise=(
+                    XenstoreOp(op="expect", path=closed, value=str(CLOSING)),
+                    XenstoreOp(op="write", path=online, value="1"),
+                    XenstoreOp(op="write", path=closed, value=str(state)),
+                ),
+            ),
+            # as after a crash of the frontend: both begin again (xenbus' reconnection)
+            Transaction(
+                (
+                    XenstoreOp(op="expect", path=online, value="0"),
+                    XenstoreOp(op="write", path=online, value="1"),
+                    XenstoreOp(op="write", path=opened, value=str(INITIALISING)),
+                    XenstoreOp(op="write", path=closed, value=str(INITIALISING)),
+                ),
+                wait=connecting.action,
+                otherwise=(),
             ),
         )
 

@@ -49,6 +49,9 @@ class Qemu:
     def await_backend(self, domain: DomainIdentity, controller: Controller) -> Recorded | None:
         return None
 
+    def release(self, domain: DomainIdentity, controller: Controller, state: int) -> Recorded | None:
+        return None
+
     def record_device(self, domain: DomainIdentity, controller: Controller, device: Device) -> Recorded | None:
         return None
 

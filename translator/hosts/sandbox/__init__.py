@@ -153,8 +153,8 @@ class Sandbox:
             uuid, domid: one made from the domid, and the lowest free domid, when not given.
             launch: the devices of QEMU's command line, each as the arguments of a `device_add`; chardevs and
                 block devices that they name count as declared there too.
-            guest_cooperates: whether the guest lets go of PCI devices when asked; if not, they stay until a
-                `system_reset`.
+            guest_cooperates: whether the guest lets go of controllers when asked; if not, QEMU's stay until a
+                `system_reset`, and paravirtual ones that it has connected to.
             frontend_connects: whether the guest has a PV USB frontend driver.
             board: the chipset of its machine.
 
@@ -187,6 +187,8 @@ class Sandbox:
         self._guests[domid] = added
         if frontend_connects:
             self.backends.frontends.add(domid)
+        if not guest_cooperates:
+            self.backends.stubborn.add(domid)
         self._write_domain(added)
         return added
 

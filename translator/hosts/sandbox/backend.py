@@ -33,12 +33,13 @@ class Backends:
     """The drivers behind `backend/vusb` (the kernel's) and `backend/qusb` (each guest's QEMU's) in domain 0.
 
     `delay_s` is how long they take to answer, in seconds; None is for ever, as where no driver is loaded.
-    `frontends` are the domains whose frontend drivers run.
+    `frontends` are the domains whose frontend drivers run, and `stubborn` those that never let go of a controller.
     """
 
     def __init__(self, store: Store, delay_s: float | None = 0.0) -> None:
         self.delay_s = delay_s
         self.frontends: set[int] = set()
+        self.stubborn: set[int] = set()
         self._store = store
         self._pending: set[asyncio.TimerHandle | asyncio.Handle] = set()
         self._watch = Watch("/local/domain", self._on_change)
@@ -111,6 +112,6 @@ class Backends:
             self._store.write(f"{path}/state", INITIALISED, domid=domid)
         elif state == INITIALISED and theirs == CONNECTED:
             self._store.write(f"{path}/state", CONNECTED, domid=domid)
-        elif theirs == CLOSING and state not in (None, CLOSED):
+        elif theirs == CLOSING and state not in (None, CLOSED) and domid not in self.stubborn:
             self._store.write(f"{path}/state", CLOSING, domid=domid)
             self._store.write(f"{path}/state", CLOSED, domid=domid)
