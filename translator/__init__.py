@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
-from translator.compile import Coldplug, compile_plan
+from translator.compile import compile_plan
 from translator.domain import MAX_SIZE, Domain
 from translator.errors import (
     Diagnostic,
@@ -32,6 +32,7 @@ from translator.resolve import resolve
 from translator.topology import Controller, Device, Topology
 
 if TYPE_CHECKING:
+    from translator.steps import Coldplug
     from translator.topology import Layout
 
 __all__ = [

@@ -6,12 +6,15 @@ Each part knows its `path` (XPath-like, for diagnostics) and its `source` (line 
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from translator.errors import Diagnostic, Source
-from translator.topology import ElementKind, Guest, HostDevice, Hypervisor, Untranslated
+from translator.topology import ElementKind, Family, Guest, HostDevice, Hypervisor, Untranslated
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 MAX_SIZE = 16 * 2**20  # bytes of a document that are read unless its reader says otherwise
 
@@ -65,6 +68,8 @@ class PciDemand(msgspec.Struct, frozen=True, kw_only=True):
     group     whose members share a slot, each with its own `function`; None: it wants a slot of its own
     opens     (index, model) of the bus behind it; None: nothing plugs into it
     turn      addresses of the document are entered by turn, and then in order
+    owner     the family whose controller it is, and a number that means something to that family
+    part      its element, if it has one, which is then at fault
     """
 
     what: str
@@ -78,23 +83,26 @@ class PciDemand(msgspec.Struct, frozen=True, kw_only=True):
     multifunction: bool | None = None
     opens: tuple[int, str] | None = None
     turn: int = 0
+    owner: tuple[str, int] | None = None
+    part: ControllerElement | None = None
 
 
 class PciInventory(msgspec.Struct, frozen=True, kw_only=True):
-    """What of a document takes PCI slots beside its USB controllers, in the order in which libvirt serves it.
+    """What of a document takes PCI slots, in the order in which libvirt serves it.
 
-    `ahead` comes before the document's USB controllers, `between` after them, and `behind` after the one that
-    a machine has without being asked.
+    `ahead` comes before the document's controllers, `controllers` are their types as they first appear, each with
+    what those want that are of no family, and `behind` comes after those that a machine has unasked.
     """
 
     ahead: tuple[PciDemand, ...]
-    between: tuple[PciDemand, ...]
+    controllers: tuple[tuple[str, tuple[PciDemand, ...]], ...]
     behind: tuple[PciDemand, ...]
 
 
 class ControllerElement(msgspec.Struct, frozen=True, kw_only=True):
-    """`<controller type='usb'>`. `model` is None for auto; `startport` is that of its `<master>`."""
+    """`<controller>`. `model` is None for auto; `startport` is that of its `<master>`."""
 
+    family: Family = "usb"
     path: str
     source: Source
     index: int | None
@@ -214,6 +222,7 @@ class DeviceElement(msgspec.Struct, frozen=True, kw_only=True):
 
     path: str
     source: Source
+    family: Family = "usb"
     kind: ElementKind
     ordinal: int
     address: UsbAddress | None
@@ -272,3 +281,11 @@ class Domain(msgspec.Struct, frozen=True, kw_only=True):
     untranslated: tuple[Untranslated, ...]
     pci: PciInventory | None
     warnings: tuple[Diagnostic, ...]
+
+    def controllers_of(self, family: Family) -> Iterable[ControllerElement]:
+        """Return the controllers of a family, in order."""
+        return (one for one in self.controllers if one.family == family)
+
+    def devices_of(self, family: Family) -> Iterable[DeviceElement]:
+        """Return the devices of a family, in order."""
+        return (one for one in self.devices if one.family == family)

@@ -11,6 +11,7 @@ from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
 from translator.domain import PciDemand, PciInventory
+from translator.families import by_type
 from translator.pci import BUS_MODELS
 from translator.slots import in_list_order
 
@@ -64,10 +65,9 @@ class _Inventory:
         busses = self.busses()
         if busses is None:
             return None
-        before, after = self.controllers()
-        ahead = (*busses, *self.simple("filesystem", _filesystem), *self.nets(), *self.sounds(), *before)
+        ahead = (*busses, *self.simple("filesystem", _filesystem), *self.nets(), *self.sounds())
         behind = (*self.implied_controllers(), *self.devices(), *self.strangers())
-        return PciInventory(ahead=ahead, between=tuple(after), behind=behind)
+        return PciInventory(ahead=ahead, controllers=tuple(self.controllers()), behind=behind)
 
     # One element, one demand
 
@@ -138,19 +138,13 @@ class _Inventory:
             homes = ((0x1B, 0),) if model == "ich9" and self.board.name == "q35" else ()
             yield from self.demand(part, "conventional" if model in _PCI_SOUNDS else None, homes=homes)
 
-    def controllers(self) -> tuple[list[PciDemand], list[PciDemand]]:
-        """Return the demands before and after those of the USB controllers: kinds stand as they first appear."""
-        kinds = dict.fromkeys(part.element.get("type") or "" for part in self.parts.get("controller", ()))
-        before: list[PciDemand] = []
-        after: list[PciDemand] = []
-        demands = before
-        for kind in kinds:
-            if kind == "usb":
-                demands = after
-            elif kind != "pci":
-                for index, part in self.indexed(kind):
-                    demands += self.controller(part, kind, index)
-        return before, after
+    def controllers(self) -> Iterator[tuple[str, tuple[PciDemand, ...]]]:
+        """Yield the controllers' types as they first appear, and what those want that are of no family."""
+        for kind in dict.fromkeys(part.element.get("type") or "" for part in self.parts.get("controller", ())):
+            if kind != "pci":
+                known = kind in by_type()
+                listed = [] if known else self.indexed(kind)
+                yield kind, tuple(one for index, part in listed for one in self.controller(part, kind, index))
 
     def indexed(self, kind: str) -> list[tuple[int, Part]]:
         """Return the controllers of a kind as libvirt lists them; those without an index get the lowest free one."""

@@ -8,19 +8,20 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from translator.domain import ControllerElement, Domain, Label
+from translator.domain import Domain, Label
 from translator.errors import DocumentError
+from translator.families import by_type
 from translator.inventory import Part, inventory
 from translator.models import XEN_MACHINES, machine_row
 from translator.parse_devices import Devices
 from translator.pci import BOARDS
-from translator.reader import SIGNED_MAX, Place, Reader, possible, quoted
+from translator.reader import DOMID_MAX, Place, Reader, possible, quoted
 from translator.topology import Untranslated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from translator.domain import PciInventory
+    from translator.domain import ControllerElement, PciInventory
     from translator.topology import Guest, Hypervisor
     from translator.validate import Document
 
@@ -35,8 +36,6 @@ QEMU_MACHINES = {
     "ppc64": "pseries",
     "s390x": "s390-ccw-virtio",
 }
-# Xen has no domain beyond. Source: DOMID_FIRST_RESERVED (xen/include/public/xen.h), less one.
-_DOMID_MAX = 0x7FF0 - 1
 _UUID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -67,19 +66,20 @@ class _Parser(Reader):
         controllers: list[ControllerElement] = []
         devices = Devices(self, hypervisor, arch)
         untranslated: list[Untranslated] = []
+        served = by_type()
         emulator = None
         text = self.document.locator.text
         may_hold_placeholders = b"$" in text or b"&#" in text
         places = self.children(place)
         for child in places:
-            tag, type = child.element.tag, child.element.get("type")
+            tag, type = child.element.tag, child.element.get("type", "")
             if tag == "emulator":
                 emulator = (child.element.text or "").strip() or None
                 if emulator:
                     self.check_word(child, None, "emulator", path=True)
-            elif tag == "controller" and type == "usb":
-                controllers.append(self.controller(child))
-            elif (tag == "controller" and type != "ccid") or not devices.read(child):
+            elif tag == "controller" and type in served and (read := served[type].controller(self, child)):
+                controllers.append(read)
+            elif (tag == "controller" and type not in served) or not devices.read(child):
                 untranslated.append(Untranslated(child.path, self.source(child)))
             elif may_hold_placeholders:
                 self.check_placeholders(child)
@@ -161,7 +161,7 @@ class _Parser(Reader):
         """Return the id of a running Xen domain; QEMU's domains have one too, but only libvirt knows it."""
         if domain.element.get("id") == "-1":
             return None
-        return self.number(domain, "id", most=_DOMID_MAX)
+        return self.number(domain, "id", most=DOMID_MAX)
 
     def guest(self, domain: Place, hypervisor: Hypervisor) -> Guest:
         element = domain.element.find("os/type")
@@ -207,37 +207,6 @@ class _Parser(Reader):
             )
             return None
         return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
-
-    # Controllers and devices
-
-    def controller(self, place: Place) -> ControllerElement:
-        master = self.child(place, "master")
-        backend = self.child(place, "backenddomain")
-        address = self.child(place, "address")
-        pci = None
-        if address is not None and address.element.get("type") == "pci":
-            pci = self.pci(address)
-        return ControllerElement(
-            path=place.path,
-            source=self.source(place),
-            index=self.number(place, "index", most=SIGNED_MAX),
-            model=place.element.get("model"),
-            ports=self.number(place, "ports", most=SIGNED_MAX),
-            startport=(self.number(master, "startport") or 0) if master else None,
-            pci=pci,
-            alias=self.alias(place),
-            backend=self.backend(backend) if backend else None,
-        )
-
-    def backend(self, backend: Place) -> str | None:
-        """Return the backend domain's name, or its id in digits."""
-        name = backend.element.get("name", "")
-        if name.isascii() and name.isdigit():
-            number = self.number(backend, "name", most=_DOMID_MAX)
-            return None if number is None else str(number)
-        # the name stands in a placeholder, which the first brace would end
-        self.check_word(backend, "name", "backend domain's name", forbidden="/}")
-        return name
 
     def children(self, domain: Place) -> list[Place]:
         counts: dict[str, int] = {}

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from translator.domain import DISK_NAME, Audio, Certificates, DeviceElement, Disk, Image, RedirRule
+from translator.families import by_tag
 from translator.parse_chardev import char_source
 from translator.reader import SIGNED_MAX, Place, attributes, possible, quoted
 from translator.topology import HostDevice
@@ -42,6 +43,7 @@ class Devices:
         self.kinds: dict[str, Callable[[Place, int], DeviceElement | None]] = {
             "hostdev": self.hostdev,
             "input": self.input,
+            "controller": self.ccid,
             "hub": self.hub,
             "redirdev": self.redirdev,
             "disk": self.disk,
@@ -59,17 +61,19 @@ class Devices:
             return self.reader.document.root.find("devices/redirdev") is not None
         if tag == "audio":
             return self.audio(place)
-        if tag == "controller":
-            self.ccid(place)
-            return True
         ordinal = self.ordinals.get(tag, 0)
-        element = self.kinds[tag](place, ordinal) if tag in self.kinds else None
+        found = (family.device(self, place, ordinal) for family in by_tag().get(tag, ()))
+        element = next((one for one in found if one is not None), None)
         # libvirt numbers hostdevs past those only that have no alias of the user's
         if tag != "hostdev" or self.reader.alias(place) is None:
             self.ordinals[tag] = ordinal + 1
         if element is not None:
             self.found.append(element)
         return element is not None
+
+    def on_usb(self, place: Place, ordinal: int) -> DeviceElement | None:
+        """Return what the element says as a USB device; None when it is none."""
+        return self.kinds[place.element.tag](place, ordinal)
 
     def element(
         self,
@@ -136,9 +140,11 @@ class Devices:
             self.reader.fault("T334", place, "bus", "only a Xen domain has inputs on bus 'xen'", "possible: ps2, usb")
         return None
 
-    def ccid(self, place: Place) -> None:
+    def ccid(self, place: Place, ordinal: int) -> DeviceElement | None:
+        if place.element.get("type") != "ccid":
+            return None
         index = self.reader.number(place, "index", most=SIGNED_MAX)
-        self.found.append(self.element(place, "ccid", 0, address=self.reader.usb_address(place), index=index))
+        return self.element(place, "ccid", 0, address=self.reader.usb_address(place), index=index)
 
     # Devices of the host
 

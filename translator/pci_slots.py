@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
+
 from translator.domain import PciAddress, PciDemand
+from translator.families import PciPlaces
 from translator.inventory import CONTROLLER_TURN
-from translator.models import machine_row
-from translator.pci import BOARDS, AddedBus, Misplaced, open_slots, place
+from translator.pci import AddedBus, Misplaced, place
 
 if TYPE_CHECKING:
-    from translator.domain import Domain
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from translator.families import Context, Part
     from translator.findings import Findings
     from translator.pci import Board
     from translator.slots import Slot
@@ -37,50 +41,55 @@ class Busses(NamedTuple):
     used: tuple[AddedBus, ...] = ()
 
 
-def place_controllers(domain: Domain, listed: list[Slot], unasked: list[Slot], findings: Findings) -> Busses:
-    """Give each controller its place: libvirt's where it has one, else what the document says.
+def place_parts(context: Context, parts: Mapping[str, Part]) -> tuple[PciPlaces, Busses]:
+    """Place everything that wants a PCI slot, each family's controllers among all else that the document has there.
 
-    Args:
-        listed: the document's controllers in libvirt's order.
-        unasked: the one that the machine has besides, if it has.
+    A fault is noted where one of the families' elements cannot be placed as it asks.
     """
-    inventory = domain.pci
-    if inventory is None:
-        for slot, address in zip(listed, open_slots([slot.pci for slot in listed]), strict=True):
-            slot.pci = address
-        return Busses()
-    board = BOARDS[machine_row(domain.machine).board or ""]
-    owners: dict[int, Slot] = {}
-    demands: list[PciDemand] = []
-    for others, slots in ((inventory.ahead, listed), (inventory.between, unasked)):
-        demands += others
-        for slot in slots:
-            if board.express and slot.number == 0 and slot.row.name == "piix3-uhci" and str(slot.pci) == str(_PIIX3):
-                message = f"PCI address {_PIIX3} is the PIIX3's, and this machine has none"
-                findings.fault("T321", slot, message, "address", "leave the address out, and a free one is chosen")
-            elif demand := _demand(slot, board):
-                owners[len(demands)] = slot
-                demands.append(demand)
-    placed = place(board, [*demands, *inventory.behind])
+    inventory, board = context.domain.pci, context.board
+    if inventory is None or board is None:
+        return PciPlaces(), Busses()
+    demands = list(inventory.ahead)
+    for type, others in inventory.controllers:
+        demands += parts[type].claims() if type in parts else others
+    for part in parts.values():
+        demands += part.unasked()
+    demands += inventory.behind
+    placed = place(board, demands)
     if isinstance(placed, Misplaced):
-        at_fault = next((owners[number] for number in placed.demands if number in owners), None)
-        if at_fault is not None and at_fault.element is not None:
-            where = "address" if at_fault.element.pci else None
-            findings.fault("T321", at_fault, placed.message, where, placed.help)
-        return Busses()
-    for number, slot in owners.items():
-        slot.pci = placed.addresses[number]
+        at_fault = next((one for number in placed.demands if (one := demands[number].part) is not None), None)
+        if at_fault is not None:
+            where = "address" if at_fault.pci else None
+            context.findings.fault("T321", at_fault, placed.message, where, placed.help)
+        return PciPlaces(), Busses()
+    owned = {
+        demand.owner: address
+        for demand, address in zip(demands, placed.addresses, strict=True)
+        if demand.owner is not None
+    }
     opened = {bus.index: bus for bus in placed.added}
-    for demand, address in zip((*demands, *inventory.behind), placed.addresses, strict=True):
+    for demand, address in zip(demands, placed.addresses, strict=True):
         if demand.opens is not None:
             opened[demand.opens[0]] = AddedBus(*demand.opens, address)
     used: dict[int, AddedBus] = {}
-    for slot in owners.values():
-        number = slot.pci.bus if slot.pci else 0
+    for address in owned.values():
+        number = address.bus if address else 0
         while number not in used and (bus := opened.get(number)) is not None and bus.address is not None:
             used[number] = bus
             number = bus.address.bus
-    return Busses(placed.added, tuple(used[number] for number in sorted(used)))
+    return PciPlaces(owned, placed.added), Busses(placed.added, tuple(used[number] for number in sorted(used)))
+
+
+def claims(slots: Iterable[Slot], first: int, board: Board, findings: Findings) -> Sequence[PciDemand]:
+    """Return what USB controllers want of PCI; they are owned by number, from `first` on."""
+    demands = []
+    for number, slot in enumerate(slots, first):
+        if board.express and slot.number == 0 and slot.row.name == "piix3-uhci" and str(slot.pci) == str(_PIIX3):
+            message = f"PCI address {_PIIX3} is the PIIX3's, and this machine has none"
+            findings.fault("T321", slot, message, "address", "leave the address out, and a free one is chosen")
+        elif demand := _demand(slot, board):
+            demands.append(msgspec.structs.replace(demand, owner=("usb", number), part=slot.element))
+    return demands
 
 
 def multifunction(slot: Slot) -> dict[str, Value]:

@@ -15,7 +15,6 @@ import msgspec
 
 from translator.domain import DeviceElement
 from translator.models import DEVICE_KINDS
-from translator.peripherals import Peripherals
 from translator.ports import PortError
 from translator.slots import in_list_order
 from translator.topology import PRIMARY, Controller, Device, Place, port_key
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from translator.domain import Domain
     from translator.findings import Findings
     from translator.layouts import Layout
+    from translator.peripherals import Peripherals
     from translator.slots import Slot
     from translator.topology import ElementKind, Kind
 
@@ -84,6 +84,7 @@ class Placement:
         domain: Domain,
         layout: Layout,
         findings: Findings,
+        peripherals: Peripherals,
         *,
         slots: Sequence[Slot],
         refused: set[int],
@@ -99,7 +100,7 @@ class Placement:
         self.refused = refused
         self.disabled = disabled
         self.bring = bring
-        self.peripherals = Peripherals(domain, layout)
+        self.peripherals = peripherals
         self.seats: dict[str, _Seat] = {}
         self.open: dict[ElementKind, deque[Slot]] = {}
         self.implied: str | None = None  # the path of the smartcard that brings a ccid controller along
@@ -146,10 +147,10 @@ class Placement:
     def elements(self) -> list[DeviceElement]:
         """Return the document's devices, its ccid controllers in order and with an index, and the implied one."""
         readers = in_list_order(
-            [element for element in self.domain.devices if element.kind == "ccid"],
+            [element for element in self.domain.devices_of("usb") if element.kind == "ccid"],
             lambda element: (element.index, False),
         )
-        others = [element for element in self.domain.devices if element.kind != "ccid"]
+        others = [element for element in self.domain.devices_of("usb") if element.kind != "ccid"]
         used = {element.index for element in readers}
         unused = (number for number in count() if number not in used)
         indexed, seen = [], set()

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 SIGNED_MAX = 2**31 - 1
 UNSIGNED_MAX = 2**32 - 1
+# Xen has no domain beyond. Source: DOMID_FIRST_RESERVED (xen/include/public/xen.h), less one.
+DOMID_MAX = 0x7FF0 - 1
 _NUMBERS = {
     10: re.compile(r"[ \t\n\v\f\r]*(\+?\d+)", re.ASCII),
     0: re.compile(r"[ \t\n\v\f\r]*(\+?(?:0[xX][0-9a-fA-F]+|0[0-7]*|[1-9]\d*))", re.ASCII),
@@ -119,6 +121,19 @@ class Reader:
         while numbers and numbers[-1] == 0:
             numbers.pop()
         return ".".join(map(str, numbers)) if numbers and numbers[0] else None
+
+    def backend(self, controller: Place) -> str | None:
+        """Return the name of the domain that serves a controller, or its id in digits; None when nobody says."""
+        backend = self.child(controller, "backenddomain")
+        if backend is None:
+            return None
+        name = backend.element.get("name", "")
+        if name.isascii() and name.isdigit():
+            number = self.number(backend, "name", most=DOMID_MAX)
+            return None if number is None else str(number)
+        # the name stands in a placeholder, which the first brace would end
+        self.check_word(backend, "name", "backend domain's name", forbidden="/}")
+        return name
 
     def usb_address(self, device: Place) -> UsbAddress | None:
         """Return where on USB the document puts a device; one of another type is a fault."""

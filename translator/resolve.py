@@ -2,33 +2,28 @@
 
 For QEMU domains the answer is libvirt's, since stored documents must keep their hardware: which controllers
 there are without being asked for, who gets which port in which order, and where hubs are added. For Xen
-domains libvirt has no answer; ours is the order of libxl's defaults: a device goes to the first suitable
-controller with a free port, paravirtual ones first, and brings a controller along when there is none.
+domains libvirt has no answer; ours is the order of libxl's defaults.
 """
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, NamedTuple
 
 from translator.consistency import check
 from translator.errors import DocumentError
-from translator.findings import LONGEST_WORD, Findings
+from translator.families import Context, families
+from translator.findings import Findings
 from translator.layouts import layout_named
-from translator.models import MODELS, NAMES, automatic, brought_along, machine_row
-from translator.pci_slots import Busses, multifunction, place_controllers
-from translator.placement import Placement
-from translator.ports import PortTree
-from translator.slots import COMPANION_PORTS, Slot, in_list_order
-from translator.topology import PRIMARY, Companion, Controller, DeviceModel, DomainIdentity, Topology
+from translator.models import machine_row
+from translator.pci import BOARDS
+from translator.pci_slots import Busses, place_parts
+from translator.peripherals import Peripherals
+from translator.topology import PRIMARY, DeviceModel, DomainIdentity, Topology
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from translator.domain import ControllerElement, DeviceElement, Domain
-    from translator.errors import Diagnostic, Source
-    from translator.models import Model, Ports
-    from translator.topology import Layout, Value
+    from translator.domain import Domain
+    from translator.errors import Diagnostic
+    from translator.topology import Layout
 
 
 class Resolution(NamedTuple):
@@ -49,329 +44,29 @@ def resolve(domain: Domain, *, layout: Layout | None = None, usbback: bool = Fal
     Raises:
         DocumentError: with every fault; their places are the elements', in path and line.
     """
-    resolver = _Resolver(domain, (layout or "libxl") if domain.hypervisor == "xen" else "qemu", usbback)
-    topology = resolver.topology()
-    if resolver.findings.faults:
-        raise DocumentError(resolver.findings.faults)
-    return Resolution(topology, tuple(resolver.findings.warnings), resolver.busses)
-
-
-class _Resolver:
-    def __init__(self, domain: Domain, layout: Layout, usbback: bool) -> None:
-        self.domain = domain
-        self.layout = layout_named(layout)
-        self.usbback = usbback
-        self.xen = domain.hypervisor == "xen"
-        self.findings = Findings(domain.file)
-        self.busses = Busses()
-        self.slots: list[Slot] = []  # all but companions, in the order in which QEMU is told of them
-        self.disabled: Slot | None = None  # a controller of model none
-        self.refused: set[int] = set()  # indexes of controllers at fault: what sits on them is not judged
-
-    def topology(self) -> Topology:
-        domain = self.domain
-        self.controllers()
-        check(domain, self.findings)
-        placed = Placement(
-            domain,
-            self.layout,
-            self.findings,
-            slots=sorted(self.slots, key=lambda slot: slot.number),
-            refused=self.refused,
-            disabled=self.disabled is not None,
-            bring=self.bring,
-        ).place()
-        return Topology(
-            domain=DomainIdentity(
-                name=domain.name,
-                uuid=domain.uuid,
-                hypervisor=domain.hypervisor,
-                guest=domain.guest,
-                arch=domain.arch,
-                machine=domain.machine,
-                domid=domain.domid,
-            ),
-            layout=self.layout.name,
-            device_models=(DeviceModel(name=PRIMARY, emulator=domain.emulator),),
-            controllers=(
-                *(self.controller(slot) for slot in filter(None, [self.disabled])),
-                *(self.controller(slot) for slot in self.slots),
-                *placed.readers,
-            ),
-            devices=placed.devices,
-        )
-
-    # Controllers
-
-    def controllers(self) -> None:
-        slots = []
-        for element in self.domain.controllers:
-            slot = self.slot(element)
-            if slot is not None:
-                slots.append(slot)
-            elif element.index is not None and self.findings.faults:
-                self.refused.add(element.index)
-        slots = in_list_order(slots, lambda slot: (slot.index, slot.startport is not None))
-        _give_indexes(slots)
-        disabled = [slot for slot in slots if slot.row.kind.type == "none"]
-        if disabled:
-            self.disabled = disabled[0]
-            for slot in slots[1:]:
-                self.findings.fault(
-                    "T320",
-                    slot,
-                    "a controller of model 'none' says that there is no USB, and here is another",
-                    "@model",
-                    "remove one of them",
-                )
-        taken: set[int | None] = set()
-        for slot in slots:
-            companion = slot.startport is not None
-            if companion and not slot.ports:
-                continue
-            if slot.index in taken:
-                self.findings.fault(
-                    "T308",
-                    slot,
-                    f"there are two controllers with index {slot.index}",
-                    "@index",
-                    "leave index out to get a free one",
-                )
-            elif slot.row.kind.type != "none" and not companion:
-                slot.tree = PortTree(slot.ports)
-                self.slots.append(slot)
-            taken.add(slot.index)
-        default = machine_row(self.domain.machine).default
-        unasked = []
-        if not self.xen and default and 0 not in self.refused and not any(slot.index == 0 for slot in slots):
-            unasked.append(self.implicit(0, MODELS[default], self.domain.source))
-        self.busses = place_controllers(self.domain, slots, unasked, self.findings)
-        told: list[int] = []
-        for slot in slots:
-            if slot.startport is not None:
-                self.companion(slot, told)
-            else:
-                told.append(slot.number)
-        self.slots += unasked
-        if self.xen:
-            self.slots.sort(key=lambda slot: slot.number)
-
-    def slot(self, element: ControllerElement) -> Slot | None:
-        """Return the controller with its model and ports; None, with a fault, when it cannot be."""
-        row = self.row(element)
-        if row is None:
-            return None
-        paravirtual = row.kind.type in ("pv", "qusb")
-        if self.domain.hypervisor not in row.hypervisors:
-            self.findings.fault(
-                "T309",
-                element,
-                f"model {row.name!r} is paravirtual, and only a Xen domain has a backend for it",
-                "@model",
-                "name an emulated model, such as 'qemu-xhci'",
-            )
-        elif self.xen and row.kind.type == "emulated" and self.domain.guest != "hvm":
-            self.findings.fault(
-                "T309",
-                element,
-                f"model {row.name!r} is emulated, and a {self.domain.guest.upper()} guest has no emulated USB",
-                "@model",
-                "name a paravirtual model: 'qusb2' or 'xenusb2'",
-            )
-        elif not row.x86 and self.domain.arch in ("x86_64", "i686"):
-            self.findings.fault(
-                "T309",
-                element,
-                f"model {row.name!r} does not exist in QEMU for {self.domain.arch}",
-                "@model",
-                "name another emulated model, such as 'piix3-uhci'",
-            )
-        elif paravirtual and element.startport is not None:
-            self.findings.fault(
-                "T315",
-                element,
-                f"model {row.name!r} is paravirtual, and only an emulated controller can be a companion",
-                "master",
-                "remove <master>",
-            )
-        elif paravirtual and row.kind.version not in self.layout.pv_versions:
-            self.findings.fault(
-                "T309",
-                element,
-                f"model {row.name!r} is USB {row.kind.version}, which layout {self.layout.name!r} cannot record",
-                "@model",
-                f"libxl knows versions {_either(self.layout.pv_versions)} of paravirtual controllers: name 'xenusb2'",
-            )
-        else:
-            return self.sized(element, row)
-        return None
-
-    def row(self, element: ControllerElement) -> Model | None:
-        if element.model is None:
-            if self.xen:
-                return automatic(self.domain.guest, self.usbback)
-            modelless = machine_row(self.domain.machine).modelless
-            return MODELS[modelless] if modelless else None
-        if element.model not in NAMES:
-            word = element.model if len(element.model) <= LONGEST_WORD else element.model[:LONGEST_WORD] + "…"
-            near = get_close_matches(word, NAMES, n=1)
-            self.findings.fault(
-                "T301",
-                element,
-                f"unknown USB controller model {word!r}",
-                "@model",
-                f"did you mean {near[0]!r}?" if near else f"known: {', '.join(MODELS)}",
-            )
-            return None
-        return NAMES[element.model]
-
-    def sized(self, element: ControllerElement, row: Model) -> Slot | None:
-        limits = self.limits(row)
-        asked = element.ports
-        if asked is not None and limits.fixed and (asked != limits.default or not self.xen):
-            have = f"always have {limits.default} ports" if limits.default else "have no ports of their own"
-            self.findings.fault(
-                "T307", element, f"controllers of model {row.name!r} {have}", "@ports", "leave ports out"
-            )
-            return None
-        if self.xen:
-            limits = limits._replace(least=max(limits.least, 1) if limits.most else 0)
-        if asked is not None and not limits.least <= asked <= limits.most:
-            self.findings.fault(
-                "T307",
-                element,
-                f"a controller of model {row.name!r} cannot have {asked} ports",
-                "@ports",
-                f"possible: {max(limits.least, 1)} to {limits.most}, {limits.default} when left out",
-            )
-            return None
-        return Slot(
-            element=element,
-            source=element.source,
-            row=row,
-            auto=element.model is None,
-            index=element.index,
-            ports=limits.default if asked is None else asked,
-            asked=asked,
-            pci=element.pci,
-        )
-
-    def limits(self, row: Model) -> Ports:
-        return self.layout.pv_ports if row.kind.type in ("pv", "qusb") else row.ports
-
-    def implicit(self, index: int, row: Model, source: Source) -> Slot:
-        ports = self.limits(row).default
-        return Slot(element=None, source=source, row=row, auto=True, index=index, ports=ports, tree=PortTree(ports))
-
-    def companion(self, slot: Slot, told: list[int]) -> None:
-        """Give a companion to its master; `told` are the indexes of the controllers that libvirt has before it."""
-        master = next((other for other in self.slots if other.index == slot.index), None)
-        if master is None:
-            self.findings.fault(
-                "T315",
-                slot,
-                f"{slot.row.name!r} is a companion, and no other controller has index {slot.index} to be its master",
-                "@index",
-                f"add <controller type='usb' index='{slot.index}' model='ich9-ehci1'/>",
-            )
-            return
-        assert slot.row.driver is not None
-        assert slot.startport is not None
-        self.check_companion(slot, master)
-        master.companions.append(
-            Companion(
-                model=slot.row.name,
-                driver=slot.row.driver,
-                startport=slot.startport if slot.startport < 2**31 else slot.startport - 2**32,
-                pci=str(slot.pci) if slot.pci else None,
-                properties=multifunction(slot),
-                source=slot.source,
-                # QEMU needs the master first, wherever libvirt has it
-                after=told[-1] if slot.number in told and told[-1] != slot.number else None,
-            )
-        )
-
-    def check_companion(self, slot: Slot, master: Slot) -> None:
-        """Say so where QEMU will not have the companion: libvirt looks no closer than at the index."""
-        first, most = slot.startport or 0, COMPANION_PORTS.get(slot.row.interface, 0)
-        served = {
-            port
-            for one in master.companions
-            for port in range(one.startport, one.startport + COMPANION_PORTS.get(MODELS[one.model].interface, 0))
-        }
-        problem = None
-        if not slot.row.companion:
-            problem = f"QEMU has no {slot.row.name} that is another's companion"
-        elif master.row.interface != "ehci":
-            problem = f"controller {master.number} ({master.row.name}) takes no companions"
-        elif first + most > master.ports:
-            problem = f"ports {first + 1} to {first + most} are not all among the {master.ports} of its master"
-        elif served & set(range(first, first + most)):
-            problem = f"another companion serves port {max(first, *served & set(range(first, first + most))) + 1} too"
-        if problem:
-            self.findings.warn(
-                "T331",
-                slot,
-                f"QEMU will not start with this companion: {problem}",
-                "master" if slot.element and slot.element.startport is not None else "@model",
-                "the companions of an 'ich9-ehci1' are 'ich9-uhci1', 'ich9-uhci2' and 'ich9-uhci3', at 0, 2 and 4",
-            )
-
-    def bring(self, element: DeviceElement) -> Slot | None:
-        """Add the controller that comes along with a device of a Xen domain, if one serves it."""
-        row = brought_along(element.kind, self.domain.guest, self.usbback)
-        if row is None:
-            return None
-        slot = self.implicit(max((slot.number for slot in self.slots), default=-1) + 1, row, element.source)
-        self.slots.append(slot)
-        return slot
-
-    def controller(self, slot: Slot) -> Controller:
-        row, element = slot.row, slot.element
-        emulated = row.kind.type == "emulated"
-        properties: dict[str, Value] = {}
-        if emulated and not row.ports.fixed:
-            properties = self.layout.controller_properties(slot.ports, slot.asked)
-        return Controller(
-            family="usb",
-            index=slot.number,
-            model=row.name,
-            type=row.kind.type,
-            version=row.kind.version,
-            interface=row.interface,
-            ports=slot.ports,
-            id=self.layout.controller_id(slot.number, element.alias if element else None) if emulated else None,
-            driver=row.driver,
-            device_model=PRIMARY if emulated else None,
-            backend=slot.backend if row.kind.type in ("pv", "qusb") else None,
-            companions=tuple(slot.companions),
-            pci=str(slot.pci) if slot.pci else None,
-            properties=properties | multifunction(slot),
-            implicit=element is None,
-            source=slot.source,
-        )
-
-
-def _give_indexes(slots: list[Slot]) -> None:
-    """Give each controller without an index the lowest free one; members of an ich9 group share theirs."""
-    used = {slot.index for slot in slots if slot.index is not None}
-    free = 0
-    for number, slot in enumerate(slots):
-        if slot.index is not None:
-            continue
-        before = slots[number - 1] if number else None
-        if (
-            before is not None
-            and all(one.row.name.startswith("ich9-") for one in (slot, before))
-            and not any(one.row is slot.row and one.index == before.index for one in slots)
-        ):
-            slot.index = before.index
-            continue
-        while free in used:
-            free += 1
-        slot.index = free
-        used.add(free)
-
-
-def _either(words: Iterable[object]) -> str:
-    return " and ".join(map(str, words))
+    findings = Findings(domain.file)
+    its_layout = layout_named((layout or "libxl") if domain.hypervisor == "xen" else "qemu")
+    board = BOARDS.get(machine_row(domain.machine).board or "") if domain.pci is not None else None
+    context = Context(domain, its_layout, findings, board, Peripherals(domain, its_layout), usbback)
+    parts = {family.name: family.begin(context) for family in families()}
+    check(domain, findings)
+    places, busses = place_parts(context, parts)
+    placed = [part.settle(places) for part in parts.values()]
+    if findings.faults:
+        raise DocumentError(findings.faults)
+    topology = Topology(
+        domain=DomainIdentity(
+            name=domain.name,
+            uuid=domain.uuid,
+            hypervisor=domain.hypervisor,
+            guest=domain.guest,
+            arch=domain.arch,
+            machine=domain.machine,
+            domid=domain.domid,
+        ),
+        layout=its_layout.name,
+        device_models=(DeviceModel(name=PRIMARY, emulator=domain.emulator),),
+        controllers=tuple(controller for part in placed for controller in part.controllers),
+        devices=tuple(device for part in placed for device in part.devices),
+    )
+    return Resolution(topology, tuple(findings.warnings), busses)

@@ -20,7 +20,7 @@ Kind = Literal[
 ]
 # what may sit on a USB port: a ccid controller too, which is no device in a topology
 ElementKind = Kind | Literal["ccid"]
-Family = Literal["usb", "ccid"]
+Family = str  # a name in translator.families, or ccid, which has USB for a family
 Layout = Literal["libxl", "qemu"]
 
 PRIMARY = "primary"  # the device model that every domain has

@@ -1,0 +1,141 @@
+"""The families of controllers: what has devices plugged into it, one module (or package) of this folder each.
+
+A family is all that the stages need to know of one kind of controller: how its elements are read, which
+controllers and devices a domain has of it, what it wants of PCI, and the steps that bring it about. The stages
+themselves know no family by name: a module put into this folder, with its `FAMILY`, is all that a new one takes.
+
+    read     a `<controller>` of its type and the devices of its address type become elements
+    begin    one domain's controllers get models and indexes, those that come along unasked included
+    claim    they say what they want of PCI, where all families are placed together
+    settle   devices get their places: nothing implicit is left
+    steps    paravirtual ones first, for they can be taken back without the guest; then controllers, then devices
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from translator.domain import ControllerElement, DeviceElement, Domain, PciAddress, PciDemand
+    from translator.findings import Findings
+    from translator.layouts import Layout
+    from translator.parse_devices import Devices
+    from translator.pci import AddedBus, Board
+    from translator.peripherals import Peripherals
+    from translator.plan import Step
+    from translator.reader import Place, Reader
+    from translator.steps import Steps
+    from translator.topology import Controller, Device
+
+
+class Context(NamedTuple):
+    """What families share while a domain is resolved; `board` is None where nobody but QEMU places PCI devices."""
+
+    domain: Domain
+    layout: Layout
+    findings: Findings
+    board: Board | None
+    peripherals: Peripherals
+    usbback: bool
+
+    @property
+    def xen(self) -> bool:
+        """Whether the domain is Xen's."""
+        return self.domain.hypervisor == "xen"
+
+
+class PciPlaces(NamedTuple):
+    """Where PCI put what was claimed, by the claim's owner, and the busses that were added to have room for it.
+
+    `addresses` is None where nobody but QEMU knows what sits where, or where the claims cannot be met.
+    """
+
+    addresses: Mapping[tuple[str, int], PciAddress | None] | None = None
+    added: tuple[AddedBus, ...] = ()
+
+
+class Placed(NamedTuple):
+    """A family's part of a topology, in the order in which QEMU is told of it."""
+
+    controllers: tuple[Controller, ...] = ()
+    devices: tuple[Device, ...] = ()
+
+
+class Part(Protocol):
+    """One family's controllers and devices of one domain, on their way to their places."""
+
+    def claims(self) -> Sequence[PciDemand]:
+        """Return what the document's controllers want of PCI, in libvirt's order; `owner` tells them apart."""
+
+    def unasked(self) -> Sequence[PciDemand]:
+        """Return what those want that come along without being asked for."""
+
+    def settle(self, places: PciPlaces) -> Placed:
+        """Return what sits where; what cannot be goes to the findings."""
+
+
+class FamilySteps(Protocol):
+    """One family's steps of one plan."""
+
+    def paravirtual(self) -> Iterator[Step]:
+        """Yield what makes paravirtual controllers and their devices known to the guest."""
+
+    def controllers(self) -> Iterator[Step]:
+        """Yield what gives the machine its emulated controllers."""
+
+    def devices(self) -> Iterator[Step]:
+        """Yield what plugs devices into those."""
+
+
+class Family(Protocol):
+    """One family.
+
+    name   libvirt's word: `controller/@type`, `Controller.family`
+    order  by which QEMU is told of families' controllers, and of their devices; libvirt's
+    types  of `<controller>` that it reads: its own, and those that are devices of its own
+    tags   of the elements among which its devices are
+    """
+
+    name: str
+    order: int
+    types: tuple[str, ...]
+    tags: tuple[str, ...]
+
+    def controller(self, reader: Reader, place: Place) -> ControllerElement | None:
+        """Return what a `<controller>` of one of `types` says; None when it is a device of this family."""
+
+    def device(self, devices: Devices, place: Place, ordinal: int) -> DeviceElement | None:
+        """Return what an element says that is a device of this family; None when it is none."""
+
+    def begin(self, context: Context) -> Part:
+        """Return the domain's part of this family."""
+
+    def steps(self, steps: Steps) -> FamilySteps:
+        """Return the steps that a plan has of this family."""
+
+
+@cache
+def families() -> tuple[Family, ...]:
+    """Return all families, in order."""
+    found: Iterable[Family] = (
+        import_module(f"{__name__}.{module.name}").FAMILY for module in pkgutil.iter_modules(__path__)
+    )
+    return tuple(sorted(found, key=lambda family: (family.order, family.name)))
+
+
+@cache
+def by_type() -> Mapping[str, Family]:
+    """Return the family that reads a `<controller>`, by its type."""
+    return {type: family for family in families() for type in family.types}
+
+
+@cache
+def by_tag() -> Mapping[str, tuple[Family, ...]]:
+    """Return the families that have a look at an element, by its tag."""
+    tags = {tag for family in families() for tag in family.tags}
+    return {tag: tuple(family for family in families() if tag in family.tags) for tag in tags}

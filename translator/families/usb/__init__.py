@@ -1,0 +1,63 @@
+"""USB: controllers with ports and companions, hubs, the devices on them, and smartcard readers with their cards."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from translator.domain import ControllerElement
+from translator.families.usb.controllers import UsbPart
+from translator.families.usb.steps import UsbSteps
+from translator.reader import SIGNED_MAX
+
+if TYPE_CHECKING:
+    from translator.domain import DeviceElement
+    from translator.families import Context, FamilySteps, Part
+    from translator.parse_devices import Devices
+    from translator.reader import Place, Reader
+    from translator.steps import Steps
+
+
+class Usb:
+    """See `translator.families.Family`."""
+
+    name = "usb"
+    order = 10
+    types = ("usb", "ccid")
+    tags = ("controller", "disk", "hostdev", "hub", "input", "interface", "redirdev", "serial", "smartcard", "sound")
+
+    def controller(self, reader: Reader, place: Place) -> ControllerElement | None:
+        """See `translator.families.Family`; a ccid controller is a USB device."""
+        if place.element.get("type") == "ccid":
+            return None
+        master = reader.child(place, "master")
+        address = reader.child(place, "address")
+        pci = None
+        if address is not None and address.element.get("type") == "pci":
+            pci = reader.pci(address)
+        return ControllerElement(
+            family=self.name,
+            path=place.path,
+            source=reader.source(place),
+            index=reader.number(place, "index", most=SIGNED_MAX),
+            model=place.element.get("model"),
+            ports=reader.number(place, "ports", most=SIGNED_MAX),
+            startport=(reader.number(master, "startport") or 0) if master else None,
+            pci=pci,
+            alias=reader.alias(place),
+            backend=reader.backend(place),
+        )
+
+    def device(self, devices: Devices, place: Place, ordinal: int) -> DeviceElement | None:
+        """See `translator.families.Family`."""
+        return devices.on_usb(place, ordinal)
+
+    def begin(self, context: Context) -> Part:
+        """See `translator.families.Family`."""
+        return UsbPart(context)
+
+    def steps(self, steps: Steps) -> FamilySteps:
+        """See `translator.families.Family`."""
+        return UsbSteps(steps)
+
+
+FAMILY = Usb()
