@@ -569,7 +569,16 @@ def test_interrupted_twice_it_still_undoes_everything(tmp_path: Path) -> None:
             "--domid",
             str(DOMID),
         ]
-        options = ["--xenstore", bench.xenstore, "--qmp", bench.qmp, "--sysfs", str(bench.sysfs)]
+        options = [
+            "--xenstore",
+            bench.xenstore,
+            "--qmp",
+            bench.qmp,
+            "--sysfs",
+            str(bench.sysfs),
+            "--state",
+            str(tmp_path / "state"),
+        ]
         with subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True) as apply:
             assert apply.stderr is not None
             while "controller:usb:1:backend" not in apply.stderr.readline():

@@ -33,6 +33,7 @@ class Ledger:
         self.fail_at = fail_at
         self.how = how
         self.stuck = stuck
+        self.tries = 0
         self.running: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
@@ -44,7 +45,8 @@ class Ledger:
         if index is None:
             self.take_back(action)
             return
-        if index == self.fail_at:
+        if index == self.fail_at and not (self.how == "lost once" and self.tries):
+            self.tries += 1
             if self.how == "refused":
                 raise HostError("T406", "no")
             if self.how == "crashed":
@@ -55,12 +57,17 @@ class Ledger:
                 await asyncio.sleep(0)
                 if self.how == "interrupted and refused":
                     raise HostError("T406", "no")
-            if self.how in ("happened", "interrupted"):
+            if self.how in ("interrupted", "happened", "happened unseen"):
                 self.effects.append(action)
-            if self.how in ("happened", "lost"):
+            if self.how != "interrupted":
                 raise OutcomeUnknown("T408", "no answer")
             return
         self.effects.append(action)
+
+    async def in_effect(self, action: Action, device_model: str | None) -> bool:
+        if self.how.endswith("unseen"):
+            raise HostError("T408", "no answer either")
+        return action in self.effects
 
     def take_back(self, undo: Action) -> None:
         index = next(number for number, step in enumerate(STEPS) if step.undo == undo)
@@ -81,7 +88,9 @@ def lasting(effects: list[Action]) -> list[Action]:
 
 @given(
     st.integers(0, len(STEPS)),
-    st.sampled_from(["refused", "lost", "happened", "crashed", "interrupted", "interrupted and refused"]),
+    st.sampled_from(
+        ["refused", "lost", "lost unseen", "happened unseen", "crashed", "interrupted", "interrupted and refused"]
+    ),
 )
 def test_a_failed_plan_leaves_the_host_as_it_was(fail_at: int, how: str) -> None:
     host = Ledger(fail_at, how)
@@ -89,6 +98,14 @@ def test_a_failed_plan_leaves_the_host_as_it_was(fail_at: int, how: str) -> None
         asyncio.run(host.run())
     assert not isinstance(caught.value, RollbackError)
     assert lasting(host.effects) == []
+
+
+@pytest.mark.parametrize("how", ["lost once", "happened"])
+@pytest.mark.parametrize("fail_at", range(len(STEPS)))
+def test_an_answer_that_is_lost_is_looked_for_before_the_step_is_repeated(fail_at: int, how: str) -> None:
+    host = Ledger(fail_at, how)
+    asyncio.run(host.run())
+    assert host.effects == [step.action for step in STEPS]
 
 
 @given(st.integers(1, len(STEPS)), st.data())

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from translator.errors import HostError
 from translator.execute import execute
 from translator.host import Performer
+from translator.journal import Intent
 from translator.observe import observe
 from translator.outcome import Applied
+from translator.plan import Transaction
+from translator.state import State, boot_id, key_of
+from translator.topology import PRIMARY
 from translator.transition import ADD_ONLY, Policy, room_for, transition
 
 if TYPE_CHECKING:
@@ -17,7 +25,8 @@ if TYPE_CHECKING:
     from translator.host import Host
     from translator.observe import Observation
     from translator.outcome import StepEvent
-    from translator.plan import Plan
+    from translator.plan import Plan, Step
+    from translator.topology import DomainIdentity
 
 
 async def apply(
@@ -27,18 +36,30 @@ async def apply(
     policy: Policy = ADD_ONLY,
     dry_run: bool = False,
     on_step: Callable[[StepEvent], None] | None = None,
+    confirm_s: float | None = None,
+    on_confirm: Callable[[float], None] | None = None,
 ) -> Applied:
     """Make the domain match the plan, all or nothing; what already does is left alone.
 
     Success means that the host was seen to match. With `dry_run` nothing is done, and the steps are those
-    that would be. `policy` says what may be removed on the way; nothing may, by itself.
+    that would be. `policy` says what may be removed on the way; nothing may, by itself. With `confirm_s` all is
+    taken back again unless `translator commit` comes within so many seconds; `on_confirm` is told when they begin.
 
     Raises:
         HostError: the host refused, holds something else in a place that the plan needs, or cannot be reached;
             it is as it was before.
-        RollbackError: it is not.
+        RollbackError: it is not, and a journal stays for `translator.recover`.
     """
-    return await bring_about(await bind(plan, host), host, policy=policy, dry_run=dry_run, on_step=on_step)
+    _running(plan)
+    return await bring_about(
+        await bind(plan, host),
+        host,
+        policy=policy,
+        dry_run=dry_run,
+        on_step=on_step,
+        confirm_s=confirm_s,
+        on_confirm=on_confirm,
+    )
 
 
 async def bring_about(
@@ -48,8 +69,33 @@ async def bring_about(
     policy: Policy,
     dry_run: bool = False,
     on_step: Callable[[StepEvent], None] | None = None,
+    confirm_s: float | None = None,
+    on_confirm: Callable[[float], None] | None = None,
 ) -> Applied:
     """Do as `apply` with a plan that is bound to its host."""
+    if host.state is None or dry_run:
+        if confirm_s is not None:
+            raise ValueError("who waits for a confirmation does something, and keeps a journal of it")
+        return await _bring_about(plan, host, policy, None, dry_run=dry_run, on_step=on_step)
+    state = State(host.state)
+    async with state.lock(key_of(plan.topology.domain), host.lock_timeout_s):
+        state.refuse_unfinished(plan.topology.domain)
+        return await _bring_about(
+            plan, host, policy, state, on_step=on_step, confirm_s=confirm_s, on_confirm=on_confirm
+        )
+
+
+async def _bring_about(
+    plan: Plan,
+    host: Host,
+    policy: Policy,
+    state: State | None,
+    *,
+    dry_run: bool = False,
+    on_step: Callable[[StepEvent], None] | None,
+    confirm_s: float | None = None,
+    on_confirm: Callable[[float], None] | None = None,
+) -> Applied:
     topology = plan.topology
     domid = topology.domain.domid
     emulated = any(controller.type == "emulated" for controller in topology.controllers)
@@ -78,8 +124,73 @@ async def bring_about(
                 "something else changes this domain at the same time; look with: translator observe",
             )
 
-    await execute(steps, Performer(host, domid), verify=verify, on_step=on_step)
+    performer = Performer(host, domid)
+    if state is None:
+        await execute(steps, performer, verify=verify, on_step=on_step)
+        return Applied(steps, after, change.notes)
+    # the host's own identity of the domain: a document may leave the UUID out
+    domain = msgspec.structs.replace(topology.domain, uuid=before.topology.domain.uuid)
+    async with state.record(key_of(topology.domain), await intent_of(steps, host, domain)) as journal:
+
+        async def confirm() -> None:
+            assert confirm_s is not None
+            if on_confirm is not None:
+                on_confirm(confirm_s)
+            if not await state.confirmation(journal, confirm_s):
+                raise HostError(
+                    "T508",
+                    f"not confirmed within {confirm_s:g} s",
+                    "apply it again, and confirm it in time with: translator commit",
+                )
+
+        await execute(
+            steps,
+            performer,
+            verify=verify,
+            confirm=None if confirm_s is None else confirm,
+            on_step=on_step,
+            record=journal,
+        )
     return Applied(steps, after, change.notes)
+
+
+async def intent_of(steps: tuple[Step, ...], host: Host, domain: DomainIdentity) -> Intent:
+    """Return what another process needs to know to take the steps back, or to finish them."""
+    directories = sorted(
+        {
+            operation.path
+            for step in steps
+            if isinstance(step.undo, Transaction)
+            for operation in step.undo.transaction
+            if operation.op == "rm-empty"
+        }
+    )
+    absent: tuple[str, ...] = ()
+    if directories:
+        store = await host.xenstore()
+        values = await asyncio.gather(*map(store.read, directories))
+        absent = tuple(path for path, value in zip(directories, values, strict=True) if value is None)
+    models = {step.device_model or PRIMARY for step in steps if step.target == "qmp"}
+    return Intent(
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        boot=boot_id(),
+        domain=domain,
+        xenstore=str(host.xenstore_path.absolute()),
+        qmp={model: str(host.monitor_path(model, domain.domid).absolute()) for model in sorted(models)},
+        sysfs=str(host.sysfs_root.absolute()),
+        timeout_s=host.timeout_s,
+        absent=absent,
+        steps=steps,
+    )
+
+
+def _running(plan: Plan) -> None:
+    """Refuse a plan that does not say which running domain it is for."""
+    domain = plan.topology.domain
+    if domain.hypervisor == "xen" and domain.domid is None:
+        raise HostError("T403", "it is not said which running domain is meant", "name it: --domid N or --name NAME")
+    if domain.domid == 0:
+        raise HostError("T403", "domain 0 is the host itself", "name the guest: --domid N or --name NAME")
 
 
 async def bind(plan: Plan, host: Host) -> Plan:
@@ -88,10 +199,6 @@ async def bind(plan: Plan, host: Host) -> Plan:
     Raises:
         HostError: a host device or a backend domain is not there.
     """
-    if plan.topology.domain.hypervisor == "xen" and plan.topology.domain.domid is None:
-        raise HostError("T403", "it is not said which running domain is meant", "name it: --domid N or --name NAME")
-    if plan.topology.domain.domid == 0:
-        raise HostError("T403", "domain 0 is the host itself", "name the guest: --domid N or --name NAME")
     hostdevs = {}
     for device in plan.topology.devices:
         if device.host is not None:

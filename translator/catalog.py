@@ -361,6 +361,18 @@ CATALOG: dict[str, Entry] = {
         "The controller, port or hub that a device is to be attached to is not there, or has nothing free.",
         "attach to controller 9 of a domain that has one",
     ),
+    "T430": Entry(
+        "monitor busy",
+        "A QEMU monitor serves one client at a time, and another one holds it: a libvirt, a socat left open. Where "
+        "several are to be served, QEMU needs a second `-qmp`.",
+        "qemu.sock: the monitor is busy: it says nothing for 10 s, as while another client holds it",
+    ),
+    "T431": Entry(
+        "no answer in time",
+        "A command was sent to QEMU and its answer did not come in time. It may be carried out all the same, so the "
+        "host is looked at before it is repeated, and what may be in effect is undone when the whole fails.",
+        "QEMU did not answer device_add within 10 s",
+    ),
     "T435": Entry(
         "cannot be removed while running",
         "QEMU has these for as long as it runs, or they have no name that it could be told.",
@@ -385,6 +397,51 @@ CATALOG: dict[str, Entry] = {
         "the result is not there",
         "Every step succeeded, and the host was then seen not to match: something else works on the same domain.",
         "a second toolstack detaches what was just attached",
+    ),
+    "T504": Entry(
+        "domain in use",
+        "Two applies never work on one domain at the same time; the other one was not finished within "
+        "`--lock-timeout`.",
+        "process 4711 is working on this domain",
+    ),
+    "T505": Entry(
+        "left in between",
+        "An earlier apply to this domain was killed, or could not undo all it had done. Its journal says what is to "
+        "be taken back, or finished, before anything else is done: `translator recover`.",
+        "a machine whose operator has just run kill -9",
+    ),
+    "T506": Entry(
+        "journal damaged",
+        "What a journal says is checked with checksums, and it is not as it was written. Nothing is guessed from the "
+        "rest: look at the domain yourself.",
+        "a file system that lost blocks",
+    ),
+    "T507": Entry(
+        "no place for the journal",
+        "The directory for journals cannot be made, written or trusted. Without a journal nothing is begun.",
+        "a disk that is full",
+    ),
+    "T508": Entry(
+        "not confirmed",
+        "`apply --no-commit` waits for `translator commit`; it did not come in time, and all was taken back.",
+        "--commit-timeout 60, and nobody there",
+    ),
+    "T509": Entry(
+        "nothing to confirm",
+        "No apply waits for `translator commit`: none was begun with `--no-commit`, or its time has run out.",
+        "translator commit, a minute too late",
+    ),
+    "T510": Entry(
+        "cannot be finished",
+        "The domain that an apply was killed on has gone, or its id is another domain's by now. What is left of the "
+        "apply can be taken away only.",
+        "translator recover --resume after xl destroy",
+    ),
+    "T512": Entry(
+        "changed since",
+        "Somebody else has changed what a killed apply had made. It is left as it is, and the apply cannot be "
+        "finished.",
+        "xl usbctrl-detach, and then translator recover --resume",
     ),
 }
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from translator.errors import HostError, OutcomeUnknown, RollbackError
 from translator.outcome import StepEvent
-from translator.plan import Wait
+from translator.plan import QmpCommand, Wait
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Sequence
 
     from translator.plan import Action, Step
 
@@ -28,44 +28,75 @@ class Performer(Protocol):
             HostError: it did not take effect; OutcomeUnknown: it may have.
         """
 
+    async def in_effect(self, action: Action, device_model: str | None) -> bool:
+        """Tell whether the action's effect is there, by looking.
+
+        Raises:
+            HostError: the host does not let us look.
+        """
+
+
+class Record(Protocol):
+    """Where it is noted which steps may be in effect, for whoever comes after us; steps are counted from 0."""
+
+    def begin(self, number: int) -> None:
+        """Note that the step may be in effect from now on; an OSError keeps it from being carried out."""
+
+    def undone(self, number: int) -> None:
+        """Note that it is not any more."""
+
 
 async def execute(
     steps: Sequence[Step],
     performer: Performer,
     *,
     verify: Callable[[], Awaitable[None]],
+    confirm: Callable[[], Awaitable[None]] | None = None,
     on_step: Callable[[StepEvent], None] | None = None,
+    record: Record | None = None,
+    done: Collection[int] = (),
 ) -> None:
-    """Carry the steps out in order, then `verify`; when either fails, or we are told to stop, undo what was begun.
+    """Carry the steps out in order, `verify`, and `confirm`; when one fails, or we are told to stop, undo all.
+
+    Args:
+        record: is told of a step before it is begun, and when it was undone.
+        done: the numbers of steps, from 0, that are in effect already and are undone like the others.
 
     Raises:
-        HostError: T501, a step failed and the host is as it was.
+        HostError: T501, a step failed and the host is as it was; what `confirm` raised, likewise.
         RollbackError: T502, some steps could not be undone; `.stuck` names them.
     """
     tell = on_step or (lambda event: None)
-    begun: list[Step] = []
+    begun = set(done)
+    at = ""
     current: Step | None = None
     try:
-        for current in steps:
-            tell(StepEvent(current, "begin"))
+        for number, current in enumerate(steps):
+            if number in begun:
+                continue
+            at = f"step {current.id} failed: "
+            tell(StepEvent(current, "begin", number + 1, len(steps)))
+            _note(record, number)
             try:
-                await _whole(performer.perform(current.action, current.device_model), current.action)
+                await _whole(_surely(performer, current.action, current.device_model), current.action)
             except BaseException as failure:
                 if _may_have_happened(current, failure):
-                    begun.append(current)
+                    begun.add(number)
                 raise
-            begun.append(current)
-            tell(StepEvent(current, "done"))
-        current = None
+            begun.add(number)
+            tell(StepEvent(current, "done", number + 1, len(steps)))
+        current, at = None, "the look at the result failed: "
         await verify()
+        at = ""
+        if confirm is not None:
+            await confirm()
     except BaseException as failure:
-        stuck = await _to_the_end(_undo(begun, performer, tell))
-        at = f"step {current.id}" if current else "the look at the result"
+        stuck = await to_the_end(roll_back(steps, begun, performer, tell, record))
         reason = failure.message if isinstance(failure, HostError) else "interrupted"
         if stuck:
             raise RollbackError(
                 "T502",
-                f"{at} failed: {reason}; {len(stuck)} of {len(begun)} steps could not be undone: "
+                f"{at}{reason}; {len(stuck)} of {len(begun)} steps could not be undone: "
                 + "; ".join(f"{id} ({why})" for id, why in stuck.items()),
                 f"still in effect: {', '.join(stuck)}",
                 current.source if current else None,
@@ -73,12 +104,41 @@ async def execute(
             ) from failure
         if not isinstance(failure, HostError):
             raise  # cancelled, interrupted or a bug: the host is restored, and the signal goes on
+        code, reason = ("T501", f"[{failure.code}] {reason}") if at else (failure.code, reason)
         raise HostError(
-            "T501",
-            f"{at} failed: [{failure.code}] {reason}; the host is as it was before",
+            code,
+            f"{at}{reason}; the host is as it was before",
             failure.help,
             current.source if current else failure.source,
         ) from failure
+
+
+def _note(record: Record | None, number: int) -> None:
+    if record is None:
+        return
+    try:
+        record.begin(number)
+    except OSError as error:
+        raise HostError("T507", f"the journal cannot be written: {error.strerror}") from error
+
+
+async def _surely(performer: Performer, action: Action, device_model: str | None) -> None:
+    """Carry an action out; when the answer is lost on the way, look whether it took effect before repeating it.
+
+    What answers the look has dealt with all that was sent before, so an effect that is not there by then does not
+    come any more.
+    """
+    try:
+        await performer.perform(action, device_model)
+    except HostError as lost:
+        if not isinstance(lost, OutcomeUnknown) and lost.code != "T408":
+            raise
+        try:
+            if not await performer.in_effect(action, device_model):
+                await performer.perform(action, device_model)
+        except HostError as error:
+            # neither of the two attempts is known to have had no effect
+            raise OutcomeUnknown(error.code, error.message, error.help) from lost
 
 
 def _may_have_happened(step: Step, failure: BaseException) -> bool:
@@ -106,7 +166,7 @@ async def _whole(work: Coroutine[object, object, None], action: Action) -> None:
             await asyncio.wait([task])
             raise
         try:
-            await _to_the_end(task)
+            await to_the_end(task)
         except HostError as error:
             if isinstance(error, OutcomeUnknown):
                 raise
@@ -114,36 +174,69 @@ async def _whole(work: Coroutine[object, object, None], action: Action) -> None:
         raise _Interrupted from None
 
 
-async def _undo(begun: Sequence[Step], performer: Performer, tell: Callable[[StepEvent], None]) -> dict[str, str]:
-    """Undo steps newest first; return those that would not go, with the reason.
+async def roll_back(
+    steps: Sequence[Step],
+    begun: Collection[int],
+    performer: Performer,
+    tell: Callable[[StepEvent], None],
+    record: Record | None = None,
+) -> dict[str, str]:
+    """Undo the steps numbered `begun`, from 0, newest first; return the ids of those that would not go, and why.
 
     What is still there keeps its record: a toolstack that no longer sees a controller could not remove it.
     Nothing stops the undoing of the rest, neither a fault of ours in one step nor whoever is told.
     """
-    stuck: dict[str, str] = {}
+    stuck: dict[int, str] = {}
     holding: dict[str, str] = {}
-    for step in reversed(begun):
-        reason: str | None = None
+
+    async def take_back(number: int) -> None:
+        step = steps[number]
         if step.subject in holding:
-            reason = f"kept, as {holding[step.subject]} is still there"
+            reason: str | None = f"kept, as {holding[step.subject]} is still there"
         elif step.undo is None:
             reason = step.undo_reason or "it cannot be undone"
         else:
-            _tell_safely(tell, StepEvent(step, "undo"))
+            _tell_safely(tell, StepEvent(step, "undo", number + 1, len(steps)))
             try:
-                await performer.perform(step.undo, step.device_model)
+                await _surely(performer, step.undo, step.device_model)
+                reason = None
             except HostError as error:
                 # T404: somebody else has changed it meanwhile, and it is no longer ours to undo
                 reason = None if error.code == "T404" else error.message
             except Exception as error:
                 reason = f"{type(error).__name__}: {error}"
         if reason is None:
-            _tell_safely(tell, StepEvent(step, "undone"))
+            if record is not None:
+                with suppress(OSError):  # whoever comes after us looks, and finds it undone
+                    record.undone(number)
+            _tell_safely(tell, StepEvent(step, "undone", number + 1, len(steps)))
         else:
-            stuck[step.id] = reason
+            stuck[number] = reason
             holding.setdefault(step.subject, step.id)
-            _tell_safely(tell, StepEvent(step, "stuck", reason))
-    return stuck
+            _tell_safely(tell, StepEvent(step, "stuck", number + 1, len(steps), reason))
+
+    for group in _together(steps, begun):
+        await asyncio.gather(*map(take_back, group))
+    return {steps[number].id: stuck[number] for number in sorted(stuck, reverse=True)}
+
+
+def _together(steps: Sequence[Step], begun: Collection[int]) -> Iterator[list[int]]:
+    """Yield the steps in the order in which they are undone, and at once those whose undoing only takes time.
+
+    A removal from QEMU is a request and then a wait, and nothing that we undo has to be undone before it, but for
+    the devices of a controller before the controller.
+    """
+    newest_first = sorted(begun, reverse=True)
+    removals = [number for number in newest_first if _is_removal(steps[number].undo)]
+    devices = [number for number in removals if steps[number].subject.startswith("device:")]
+    for group in (devices, [number for number in removals if number not in devices]):
+        if group:
+            yield group
+    yield from ([number] for number in newest_first if number not in removals)
+
+
+def _is_removal(undo: Action | None) -> bool:
+    return isinstance(undo, QmpCommand) and undo.execute == "device_del"
 
 
 def _tell_safely(tell: Callable[[StepEvent], None], event: StepEvent) -> None:
@@ -152,7 +245,7 @@ def _tell_safely(tell: Callable[[StepEvent], None], event: StepEvent) -> None:
         tell(event)
 
 
-async def _to_the_end(work: Awaitable[_Result]) -> _Result:
+async def to_the_end(work: Awaitable[_Result]) -> _Result:
     """Wait for `work` through any number of cancellations: half an undo is worse than a late exit."""
     task = asyncio.ensure_future(work)
     while not task.done():

@@ -10,7 +10,7 @@ from translator.plan import LaunchOption, QmpCommand, SysfsWrites, Transaction, 
 from translator.topology import PRIMARY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from types import TracebackType
 
     from translator.hosts.qmp import Qmp
@@ -32,6 +32,9 @@ class Host:
         qmp: the monitor's socket, or one for each device model; a Xen domain's primary one is libxl's if unnamed.
         sysfs: where the host's /sys is mounted.
         timeout_s: bounds every request and, when given, every wait; otherwise a wait's own limit holds.
+        state: where applies keep journals and take locks; None for neither. Without it, nothing keeps two from
+            working on one domain, and what a killed process left cannot be taken back.
+        lock_timeout_s: how long to wait while somebody else works on the domain.
     """
 
     def __init__(
@@ -41,7 +44,11 @@ class Host:
         qmp: str | Path | Mapping[str, str | Path] | None = None,
         sysfs: str | Path = "/sys",
         timeout_s: float | None = None,
+        state: str | Path | None = None,
+        lock_timeout_s: float = TIMEOUT_S,
     ) -> None:
+        self.state = None if state is None else Path(state)
+        self.lock_timeout_s = lock_timeout_s
         self.xenstore_path = Path(xenstore)
         paths = {PRIMARY: qmp} if isinstance(qmp, (str, Path)) else (qmp or {})
         self.qmp_paths = {name: Path(path) for name, path in paths.items()}
@@ -76,6 +83,8 @@ class Host:
         force: bool = False,
         dry_run: bool = False,
         on_step: Callable[[StepEvent], None] | None = None,
+        confirm_s: float | None = None,
+        on_confirm: Callable[[float], None] | None = None,
     ) -> Applied:
         """Make the running domain match the plan; see `translator.apply.apply`.
 
@@ -85,12 +94,22 @@ class Host:
             force: do not wait for guest and backend to let go of a controller.
             dry_run: do nothing, and return the steps that would be carried out.
             on_step: is told of each step as it begins and ends.
+            confirm_s: take all back again unless `translator commit` comes within so many seconds.
+            on_confirm: is told when they begin.
         """
         from translator.apply import apply
         from translator.transition import Policy
 
         policy = Policy(prune=prune, replace=replace, force=force)
-        return await apply(plan, self, policy=policy, dry_run=dry_run, on_step=on_step)
+        return await apply(
+            plan,
+            self,
+            policy=policy,
+            dry_run=dry_run,
+            on_step=on_step,
+            confirm_s=confirm_s,
+            on_confirm=on_confirm,
+        )
 
     async def observe(self, *, domid: int | None = None) -> Topology:
         """Return what the running domain has: a Xen domain by its id, or the one QEMU that `qmp` names."""
@@ -118,7 +137,7 @@ class Host:
         """
         from translator.hosts.qmp import Qmp
 
-        path = self._monitor_path(device_model, domid)
+        path = self.monitor_path(device_model, domid)
         async with self._connecting:
             if path not in self._qmps or not self._qmps[path].is_open:
                 if path in self._qmps:
@@ -130,7 +149,12 @@ class Host:
         """Tell whether a socket was named for the device model."""
         return device_model in self.qmp_paths
 
-    def _monitor_path(self, device_model: str, domid: int | None) -> Path:
+    def monitor_path(self, device_model: str, domid: int | None) -> Path:
+        """Return the socket of a device model's monitor.
+
+        Raises:
+            HostError: T402, none is known, or it is another domain's.
+        """
         named = self.qmp_paths.get(device_model)
         if named is not None:
             owner = self._named_for.setdefault(device_model, domid)
@@ -165,12 +189,20 @@ class Host:
 
 
 class Performer:
-    """Carries out actions on one domain of a host; see `translator.execute.Performer`."""
+    """Carries out actions on one domain of a host; see `translator.execute.Performer`.
 
-    def __init__(self, host: Host, domid: int | None) -> None:
+    Args:
+        made: xenstore directories that are ours to remove, besides those that are made from now on.
+        guards: what must hold in every transaction besides its own guards.
+    """
+
+    def __init__(
+        self, host: Host, domid: int | None, *, made: Iterable[str] = (), guards: Sequence[XenstoreOp] = ()
+    ) -> None:
         self._host = host
         self._domid = domid
-        self._made: set[str] = set()  # xenstore directories that were not there before
+        self._made = set(made)
+        self._guards = guards
 
     async def perform(self, action: Action, device_model: str | None) -> None:
         """Carry the action out; an effect that takes time is waited for."""
@@ -182,14 +214,8 @@ class Performer:
                     await self._wait_for_answer(wait, otherwise)
             case Wait():
                 await (await host.xenstore()).wait(action.path, action.values, self._limit(action))
-            case QmpCommand("device_del", arguments):
-                # an answer to device_del is not an effect: the device goes when QEMU and the guest let it
-                monitor = await host.qmp(device_model or PRIMARY, self._domid)
-                limit_s = host.request_timeout_s if action.awaited else None
-                await monitor.remove_device(str(arguments["id"]), limit_s)
-            case QmpCommand("chardev-remove" | "blockdev-del" as command, arguments):
-                monitor = await host.qmp(device_model or PRIMARY, self._domid)
-                await monitor.remove_backend(command, arguments)
+            case QmpCommand("device_del" | "chardev-remove" | "blockdev-del"):
+                await self._remove(action, device_model)
             case QmpCommand(command, arguments):
                 await (await host.qmp(device_model or PRIMARY, self._domid)).execute(command, arguments)
             case SysfsWrites(writes):
@@ -198,12 +224,32 @@ class Performer:
             case LaunchOption(option):
                 raise AssertionError(f"{option} is QEMU's to read as it starts")
 
+    async def in_effect(self, action: Action, device_model: str | None) -> bool:
+        """Tell whether the action's effect is there; see `translator.look`."""
+        from translator.look import look
+
+        return await look(action, self._host, device_model, self._domid) == "there"
+
+    async def _remove(self, removal: QmpCommand, device_model: str | None) -> None:
+        from translator.hosts.qmp import MonitorGone
+
+        try:
+            monitor = await self._host.qmp(device_model or PRIMARY, self._domid)
+        except MonitorGone:
+            return  # with a QEMU goes all that it had
+        if removal.execute == "device_del":
+            # an answer to device_del is not an effect: the device goes when QEMU and the guest let it
+            limit_s = self._host.request_timeout_s if removal.awaited else None
+            await monitor.remove_device(str(removal.arguments["id"]), limit_s)
+        else:
+            await monitor.remove_backend(removal.execute, removal.arguments)
+
     async def _commit(self, operations: Sequence[XenstoreOp]) -> None:
         # a directory that was there before us stays, empty or not
         ours = [one for one in operations if one.op != "rm-empty" or one.path in self._made]
         if not ours:
             return
-        self._made |= await (await self._host.xenstore()).commit(ours)
+        self._made |= await (await self._host.xenstore()).commit([*self._guards, *ours])
 
     async def _wait_for_answer(self, wait: Wait, otherwise: Sequence[XenstoreOp] | None) -> None:
         """Give the other side its time; see `Transaction`."""

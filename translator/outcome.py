@@ -16,10 +16,12 @@ Phase = Literal["begin", "done", "undo", "undone", "stuck"]
 
 
 class StepEvent(msgspec.Struct, frozen=True):
-    """What just happened to a step; `error` says why it is stuck."""
+    """What just happened to a step, which is the `number`th of `count`; `error` says why it is stuck."""
 
     step: Step
     phase: Phase
+    number: int
+    count: int
     error: str | None = None
 
 

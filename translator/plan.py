@@ -364,7 +364,7 @@ class _WirePlan(msgspec.Struct, frozen=True, kw_only=True):
     diagnostics: tuple[_WireDiagnostic, ...]
 
 
-def _step_to_wire(step: Step) -> dict[str, Any]:
+def step_to_wire(step: Step) -> dict[str, Any]:
     wire: dict[str, Any] = {
         "id": step.id,
         "stage": step.stage,
@@ -378,7 +378,7 @@ def _step_to_wire(step: Step) -> dict[str, Any]:
     return wire | {"why": step.why, "source": step.source}
 
 
-def _step_from_wire(wire: dict[str, Any]) -> Step:
+def step_from_wire(wire: dict[str, Any]) -> Step:
     head = msgspec.convert(wire, _WireStep)
     undo: Action | None = None
     if head.undo is not None:
@@ -407,7 +407,7 @@ def _to_wire(plan: Plan) -> _WirePlan:
         device_models=topology.device_models,
         controllers=topology.controllers,
         devices=topology.devices,
-        steps=tuple(_step_to_wire(step) for step in plan.steps),
+        steps=tuple(step_to_wire(step) for step in plan.steps),
         untranslated=plan.untranslated,
         diagnostics=tuple(
             _WireDiagnostic(
@@ -427,7 +427,7 @@ def _from_wire(wire: _WirePlan) -> Plan:
             controllers=wire.controllers,
             devices=wire.devices,
         ),
-        steps=tuple(_step_from_wire(step) for step in wire.steps),
+        steps=tuple(step_from_wire(step) for step in wire.steps),
         untranslated=wire.untranslated,
         diagnostics=tuple(Diagnostic(**msgspec.structs.asdict(found)) for found in wire.diagnostics),
     )

@@ -20,6 +20,8 @@ COMMANDS: Mapping[str, str] = {
     "normalize": "translator.cli.normalize",
     "apply": "translator.cli.apply",
     "observe": "translator.cli.observe",
+    "commit": "translator.cli.commit",
+    "recover": "translator.cli.recover",
     "sandbox": "translator.cli.sandbox",
     "models": "translator.cli.models",
     "explain": "translator.cli.explain",

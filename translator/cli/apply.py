@@ -10,12 +10,15 @@ import msgspec
 import translator
 from translator import render
 from translator.cli import inputs, options
-from translator.cli.hosts import domid_at, host_of, progress, run
+from translator.cli.hosts import domid_at, host_of, run
+from translator.cli.progress import progress_of
 from translator.errors import DocumentError
 
 if TYPE_CHECKING:
-    from translator.cli.options import Connecting, Planning, Reporting
+    from translator.cli.options import Connecting, Journaling, Planning, Reporting
     from translator.plan import Plan
+
+COMMIT_TIMEOUT_S = 60.0
 
 
 @click.command("apply")
@@ -25,8 +28,16 @@ if TYPE_CHECKING:
 @click.option("--replace", is_flag=True, help="Let a controller take another one's place; the guest sees a replug.")
 @click.option("--force", is_flag=True, help="Do not wait for the guest and the backend to let go of a controller.")
 @click.option("--dry-run", is_flag=True, help="Look at the host, and print the steps that would be carried out.")
+@click.option("--no-commit", is_flag=True, help="Take all back again unless `translator commit` comes in time.")
+@click.option(
+    "--commit-timeout",
+    callback=options.seconds,
+    metavar="SECONDS",
+    help="How long to wait for `translator commit` [default: 60].",
+)
 @options.planning
 @options.connecting
+@options.journaling
 @options.max_size
 @options.reporting
 def command(
@@ -36,12 +47,19 @@ def command(
     replace: bool,
     force: bool,
     dry_run: bool,
+    no_commit: bool,
+    commit_timeout: float | None,
     planning: Planning,
     connecting: Connecting,
+    journaling: Journaling,
     max_size: int,
     reporting: Reporting,
 ) -> None:
     """Make a running domain match a document or a plan: all or nothing."""
+    if no_commit and (dry_run or sandbox):
+        inputs.usage(f"--no-commit means nothing with {'--dry-run' if dry_run else '--sandbox'}")
+    if commit_timeout is not None and not no_commit:
+        inputs.usage("--commit-timeout is for --no-commit")
     report = reporting.report()
     source, data = inputs.single(file, "apply", report, max_size)
 
@@ -49,7 +67,7 @@ def command(
         if sandbox:
             await in_sandbox(document(planning.domid))
             return
-        async with host_of(connecting) as host:
+        async with host_of(connecting, journaling) as host:
             if connecting.name is not None:
                 document(None)  # a document that is refused has nothing to look for
             await carry_out(document(await domid_at(host, connecting, planning.domid)), host)
@@ -81,14 +99,17 @@ def command(
     async def carry_out(made: Plan, host: translator.Host) -> None:
         for model in host.qmp_paths.keys() - {one.name for one in made.topology.device_models}:
             inputs.usage(f"--qmp names device model {model!r}, which the domain does not have")
-        applied = await host.apply(
-            made,
-            prune=prune,
-            replace=replace,
-            force=force,
-            dry_run=dry_run,
-            on_step=progress if report.for_people else None,
-        )
+        with progress_of(journaling.progress, report.for_people) as progress:
+            applied = await host.apply(
+                made,
+                prune=prune,
+                replace=replace,
+                force=force,
+                dry_run=dry_run,
+                on_step=progress.tell,
+                confirm_s=(COMMIT_TIMEOUT_S if commit_timeout is None else commit_timeout) if no_commit else None,
+                on_confirm=progress.waiting,
+            )
         report.warnings(applied.notes, source)
         count = f"{len(applied.steps)} step{'' if len(applied.steps) == 1 else 's'}"
         if dry_run:

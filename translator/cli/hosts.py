@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,11 +16,10 @@ from translator.report import EXIT_HOST
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from translator.cli.options import Connecting
-    from translator.outcome import StepEvent
+    from translator.cli.options import Connecting, Journaling
 
 
-def host_of(connecting: Connecting) -> translator.Host:
+def host_of(connecting: Connecting, journaling: Journaling | None = None) -> translator.Host:
     """Return the host that the options name, or the environment where they do not."""
     monitors: dict[str, str] = {}
     for word in connecting.qmp:
@@ -32,7 +31,21 @@ def host_of(connecting: Connecting) -> translator.Host:
     rundir = os.environ.get("XENSTORED_RUNDIR")
     xenstore = connecting.xenstore or os.environ.get("XENSTORED_PATH") or (f"{rundir}/socket" if rundir else None)
     arguments: dict[str, Any] = {} if xenstore is None else {"xenstore": xenstore}
+    if journaling is not None:
+        arguments["state"] = state_of(journaling.state)
+        if journaling.lock_timeout is not None:
+            arguments["lock_timeout_s"] = journaling.lock_timeout
     return translator.Host(qmp=monitors, sysfs=connecting.sysfs, timeout_s=connecting.timeout, **arguments)
+
+
+def state_of(asked: Path | None) -> Path:
+    """Return where journals are kept: as asked for, or where the system or the user keeps such things."""
+    if asked is not None:
+        return asked
+    if os.geteuid() == 0:
+        return Path("/var/lib/translator")
+    home = os.environ.get("XDG_STATE_HOME", "")
+    return (Path(home) if home.startswith("/") else Path.home() / ".local/state") / "translator"
 
 
 async def domid_at(host: translator.Host, connecting: Connecting, domid: int | None) -> int | None:
@@ -42,17 +55,13 @@ async def domid_at(host: translator.Host, connecting: Connecting, domid: int | N
     return domid if connecting.name is None else await domid_of(host, connecting.name)
 
 
-def progress(event: StepEvent) -> None:
-    """Tell of a step as it begins, or as it is taken back."""
-    words = {"begin": "…", "undo": "undoing", "stuck": "STUCK"}
-    if event.phase in words:
-        error = f": {event.error}" if event.error else ""
-        with suppress(OSError):  # whoever was reading has gone; the work goes on
-            click.echo(f"{words[event.phase]:8} {event.step.target:8} {event.step.id}{error}", err=True)
-
-
-def run(work: Coroutine[Any, Any, None], *, stopped: int = EXIT_HOST) -> None:
-    """Run to the end, or until a signal comes: then everything is undone that was begun; exit with `stopped`."""
+def run(
+    work: Coroutine[Any, Any, None],
+    *,
+    stopped: int = EXIT_HOST,
+    told: str = "interrupted; the host is as it was before",
+) -> None:
+    """Run to the end, or until a signal comes: then what was begun is undone, and the exit code is `stopped`."""
     import asyncio
     import signal
 
@@ -66,5 +75,5 @@ def run(work: Coroutine[Any, Any, None], *, stopped: int = EXIT_HOST) -> None:
     try:
         asyncio.run(guarded())
     except asyncio.CancelledError:
-        click.echo("interrupted; the host is as it was before" if stopped else "stopped", err=True)
+        click.echo(told if stopped else "stopped", err=True)
         sys.exit(stopped)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import click
 import msgspec
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     Decorator = Callable[[Any], Any]
+
+Progress = Literal["auto", "plain", "json", "none"]
 
 
 class Planning(msgspec.Struct, frozen=True):
@@ -35,6 +37,14 @@ class Connecting(msgspec.Struct, frozen=True):
     sysfs: Path
     timeout: float | None
     name: str | None
+
+
+class Journaling(msgspec.Struct, frozen=True):
+    """Where journals are kept, how long to wait for who works on the domain, and how steps are told as they go."""
+
+    state: Path | None
+    lock_timeout: float | None
+    progress: Progress
 
 
 class Reporting(msgspec.Struct, frozen=True):
@@ -66,7 +76,8 @@ def _group(name: str, kind: type[msgspec.Struct], *options: Decorator) -> Decora
     return add
 
 
-def _seconds(context: click.Context, option: click.Parameter, value: str | None) -> float | None:
+def seconds(context: click.Context, option: click.Parameter, value: str | None) -> float | None:
+    """Read a number of seconds."""
     try:
         seconds = None if value is None else float(value)
     except ValueError as error:
@@ -125,6 +136,30 @@ connecting = _group(
     click.option("--xenstore", type=click.Path(path_type=Path), help="xenstored's socket or device."),
     click.option("--qmp", multiple=True, metavar="[NAME=]PATH", help="A QEMU's QMP socket."),
     click.option("--sysfs", type=click.Path(path_type=Path), default=Path("/sys"), help="Where the host's /sys is."),
-    click.option("--timeout", callback=_seconds, metavar="SECONDS", help="For each wait [default: 10]."),
+    click.option("--timeout", callback=seconds, metavar="SECONDS", help="For each wait [default: 10]."),
     click.option("--name", help="The running Xen domain's name."),
+)
+state = click.option(
+    "--state",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Where journals are kept [default: /var/lib/translator, or $XDG_STATE_HOME/translator when not root].",
+)
+progress = click.option(
+    "--progress",
+    type=click.Choice(get_args(Progress)),
+    default="auto",
+    help="How steps are told as they go, on standard error [default: live on a terminal, else a line each].",
+)
+journaling = _group(
+    "journaling",
+    Journaling,
+    state,
+    click.option(
+        "--lock-timeout",
+        callback=seconds,
+        metavar="SECONDS",
+        help="How long to wait while somebody else works on the domain [default: 10].",
+    ),
+    progress,
 )

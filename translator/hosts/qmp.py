@@ -31,12 +31,25 @@ _ANONYMOUS: Final = "/machine/peripheral-anon"  # devices without an id, such as
 _CHILD = re.compile(r"child<(.+)>")
 
 
+# How the host's drivers behind devices are listed, by the command that makes one, and what names one there.
+_BACKENDS: Final = {
+    "chardev-add": ("query-chardev", "label"),
+    "chardev-remove": ("query-chardev", "label"),
+    "blockdev-add": ("query-named-block-nodes", "node-name"),
+    "blockdev-del": ("query-named-block-nodes", "node-name"),
+}
+
+
 class CommandRefused(HostError):  # noqa: N818 - QEMU's answer, in its own words
     """T406: QEMU's error; `error_class` is QMP's, nearly always GenericError."""
 
     def __init__(self, message: str, error_class: str) -> None:
         super().__init__("T406", message)
         self.error_class = error_class
+
+
+class MonitorGone(HostError):  # noqa: N818 - a fact about a QEMU
+    """T402: nobody listens on the socket: the QEMU that made it has ended."""
 
 
 class QomDevice(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,7 +85,8 @@ class Qmp:
             timeout_s: the deadline for connecting, and later for each command.
 
         Raises:
-            HostError: T402, nothing there, no access, no QMP, or another client holds the monitor.
+            MonitorGone: T402, nothing listens there.
+            HostError: T402, no access, or no QMP; T430, another client holds the monitor.
         """
         name = os.fspath(path)
         client = QMPClient()
@@ -82,12 +96,13 @@ class Qmp:
                 await client.connect(name)
         except TimeoutError as error:
             raise HostError(
-                "T402",
-                f"{name}: the monitor says nothing for {timeout_s:g} s: another client holds it",
+                "T430",
+                f"{name}: the monitor is busy: it says nothing for {timeout_s:g} s, as while another client holds it",
                 "a monitor serves one client at a time; end the other one, or give QEMU a second -qmp",
             ) from error
         except ConnectError as error:
-            raise HostError(
+            gone = isinstance(error.exc, (FileNotFoundError, ConnectionRefusedError))
+            raise (MonitorGone if gone else HostError)(
                 "T402",
                 f"{name}: no QMP monitor: {_reason(error.exc)}",
                 "is QEMU running? name its monitor with --qmp",
@@ -110,7 +125,7 @@ class Qmp:
 
         Raises:
             CommandRefused: T406, QEMU answered with an error.
-            OutcomeUnknown: T408, the command was sent, and the connection broke or the deadline passed.
+            OutcomeUnknown: the command was sent, and T408, the connection broke, or T431, the deadline passed.
             HostError: T408, the connection was lost before.
         """
         if not self.is_open:
@@ -124,7 +139,9 @@ class Qmp:
             ) from error
         except TimeoutError as error:
             raise OutcomeUnknown(
-                "T408", f"{self._path}: QEMU did not answer {command} within {self._timeout_s:g} s"
+                "T431",
+                f"{self._path}: QEMU did not answer {command} within {self._timeout_s:g} s",
+                "it may carry it out yet: look with `translator observe`, or wait longer: --timeout SECONDS",
             ) from error
         except QMPError as error:
             raise OutcomeUnknown("T408", f"{self._path}: the connection to QEMU broke during {command}") from error
@@ -193,6 +210,16 @@ class Qmp:
             *(self._device(f"{_ANONYMOUS}/{name}", None, driver, wanted) for name, driver in sorted(anonymous)),
         )
         return tuple(device for device in found if device is not None)
+
+    async def driver_of(self, id: str) -> str | None:
+        """Return the driver of the device of that id, None without such a device."""
+        return next((driver for name, driver in await self._children(_PERIPHERAL) if name == id), None)
+
+    async def backends(self, command: str) -> frozenset[str]:
+        """Return the names of all host's drivers of the kind that `command` makes or removes."""
+        query, name = _BACKENDS[command]
+        listing = await self.execute(query)
+        return frozenset(str(one.get(name)) for one in msgspec.convert(listing, list[dict[str, Any]]))
 
     async def _request_removal(self, id: str) -> bool:
         """Ask QEMU to delete the device; return whether it was there."""

@@ -96,13 +96,20 @@ class Sysfs:
         Raises:
             HostError: T413 the path leads out of /sys, or the kernel refused the write.
         """
+        try:
+            self._resolve(path).write_text(value)
+        except OSError as error:
+            raise HostError("T413", f"cannot write {value!r} to {path}: {error.strerror}") from error
+
+    def exists(self, path: str) -> bool:
+        """Tell whether there is what a plan calls `path`; see `write`."""
+        return self._resolve(path).exists()
+
+    def _resolve(self, path: str) -> Path:
         parts = path.split("/")
         if parts[:2] != ["", "sys"] or not {"", ".", ".."}.isdisjoint(parts[2:]):
             raise HostError("T413", f"{path!r} is not a path below /sys")
-        try:
-            self.root.joinpath(*parts[2:]).write_text(value)
-        except OSError as error:
-            raise HostError("T413", f"cannot write {value!r} to {path}: {error.strerror}") from error
+        return self.root.joinpath(*parts[2:])
 
     def _read(self, device: Path) -> HostDevice | None:
         try:

@@ -1,0 +1,427 @@
+"""The directory where applies keep their journals, and the locks that keep two from working on one domain.
+
+    DOMAIN.lock              held, by flock(2), while somebody works on the domain
+    DOMAIN.ID.journal        an apply that has not come to its end; see `translator.journal`
+    DOMAIN.ID.part           a journal that was being written when its apply died: nothing had been begun
+    DOMAIN.ID.unconfirmed    an apply that waits for `translator commit`, which renames the file
+    DOMAIN.ID.confirmed      an apply that was told to stay
+
+Every file is opened below the directory's own descriptor and without following links; the directory and its files
+are their owner's alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import hashlib
+import os
+import re
+import secrets
+import stat
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from translator import journal
+from translator.errors import HostError, RollbackError
+from translator.execute import to_the_end
+from translator.journal import Journal, damaged
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from translator.journal import Content, Intent
+    from translator.topology import DomainIdentity
+
+LOCK_TIMEOUT_S: Final = 10.0
+
+_POLL_S: Final = 0.02  # between two looks at a lock or a confirmation: the kernel tells of neither
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+_WORD: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_JOURNAL: Final = re.compile(r"([A-Za-z0-9_-]+)\.([0-9a-f]{16})\.(journal|part)")
+
+
+class Found(NamedTuple):
+    """A journal in the directory: the domain's key, the apply's id, and what the journal says or why it cannot."""
+
+    key: str
+    id: str
+    path: str
+    content: Content | RollbackError
+    confirmed: bool  # whether it was told to stay
+
+
+def key_of(domain: DomainIdentity) -> str:
+    """Return the word that stands for a running domain in file names."""
+    if domain.domid is not None:
+        return f"xen-{domain.domid}"
+    word = domain.uuid or domain.name
+    return f"qemu-{word if _WORD.fullmatch(word) else hashlib.sha256(word.encode()).hexdigest()[:32]}"
+
+
+def boot_id() -> str | None:
+    """Return what names this run of the host, None where the kernel does not tell."""
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        return None
+
+
+class State:
+    """The directory; it is made, for its owner alone, when it is first needed."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @asynccontextmanager
+    async def lock(self, key: str, timeout_s: float = LOCK_TIMEOUT_S) -> AsyncIterator[None]:
+        """Keep everybody else from working on the domain.
+
+        Raises:
+            HostError: T504, somebody else has been for `timeout_s` seconds; T507, the directory cannot be used.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        with self._open() as directory:
+            name = f"{key}.lock"
+            while (held := self._try_lock(directory, name)) is None:
+                if loop.time() >= deadline:
+                    raise HostError(
+                        "T504",
+                        f"{self._holder(directory, name)} is working on this domain ({self.path / name})",
+                        "wait for it to finish, or for longer: --lock-timeout SECONDS",
+                    )
+                await asyncio.sleep(_POLL_S)
+            try:
+                yield
+            finally:
+                # While it is held: whoever has opened it meanwhile finds it unlinked, and begins again.
+                _take(directory, name)
+                os.close(held)
+
+    def is_locked(self, key: str) -> bool:
+        """Tell whether somebody works on the domain."""
+        with self._open() as directory:
+            try:
+                descriptor = os.open(f"{key}.lock", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+            except FileNotFoundError:
+                return False
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return os.fstat(descriptor).st_nlink > 0
+            finally:
+                os.close(descriptor)
+            return False
+
+    @asynccontextmanager
+    async def record(self, key: str, intent: Intent) -> AsyncIterator[Journal]:
+        """Give the journal of an apply that is about to begin; at the end it is gone, unless something is stuck.
+
+        Raises:
+            HostError: T507, it cannot be written, and nothing was done.
+        """
+        creation = asyncio.ensure_future(asyncio.to_thread(self._create, key, intent))
+        try:
+            record = await asyncio.shield(creation)
+        except asyncio.CancelledError:
+            record = await to_the_end(creation)
+            record.finish("undone")
+            record.close()
+            raise
+        try:
+            yield record
+        except RollbackError:
+            raise  # it stays: what is stuck is still to be taken back
+        except BaseException:
+            await to_the_end(asyncio.to_thread(self._finish, record, "undone"))
+            raise
+        else:
+            await to_the_end(asyncio.to_thread(self._finish, record, "done"))
+        finally:
+            record.close()
+
+    def journals(self) -> tuple[Found, ...]:
+        """Return the journals that are there, by name; none where there is no directory."""
+        if not self.path.exists():
+            return ()
+        with self._open() as directory:
+            names = sorted(os.listdir(directory))
+            return tuple(
+                Found(
+                    key=match[1],
+                    id=match[2],
+                    path=str(self.path / name),
+                    content=content,
+                    confirmed=f"{match[1]}.{match[2]}.confirmed" in names,
+                )
+                for name in names
+                if (match := _JOURNAL.fullmatch(name)) and match[3] == "journal"
+                if (content := self._content(directory, name)) is not None
+            )
+
+    def open(self, found: Found) -> Journal:
+        """Open a journal, to go on with it; the domain's lock must be held, and `confirm` comes too late now.
+
+        Raises:
+            RollbackError: T506, it is damaged.
+            HostError: T507, it cannot be opened, or is gone.
+        """
+        name = f"{found.key}.{found.id}.journal"
+        with self._open() as directory:
+            _take(directory, f"{found.key}.{found.id}.unconfirmed")
+            try:
+                descriptor, data = _read(directory, name, self.path / name)
+            except OSError as error:
+                raise self._unusable(error) from error
+            try:
+                return Journal(str(self.path / name), descriptor, data, lambda: self._remove(found.key, found.id))
+            except BaseException:
+                os.close(descriptor)
+                raise
+
+    def refuse_unfinished(self, domain: DomainIdentity) -> None:
+        """Refuse to begin on a domain that an earlier apply has left in between; its lock must be held.
+
+        A journal of which no step was begun, or that has its outcome, is in nobody's way and is removed.
+
+        Raises:
+            HostError: T505.
+            RollbackError: T506, its journal is damaged.
+        """
+        key = key_of(domain)
+        if not self.path.exists():
+            return
+        self.clear(key)
+        for found in self.journals():
+            if found.key != key:
+                continue
+            if isinstance(found.content, RollbackError):
+                raise found.content
+            if found.content.intent.boot != boot_id() or not _may_be_same(found.content.intent.domain, domain):
+                continue
+            raise HostError(
+                "T505",
+                f"an earlier apply has left this domain in between: {found.path}",
+                "take it back with: translator recover, or finish it with: translator recover --resume",
+            )
+
+    def clear(self, key: str) -> None:
+        """Remove what a dead apply on the domain left that stands for nothing; the domain's lock must be held."""
+        with self._open() as directory:
+            for name in os.listdir(directory):
+                match = _JOURNAL.fullmatch(name)
+                if match and match[1] == key and match[3] == "part":
+                    os.unlink(name, dir_fd=directory)
+        for found in self.journals():
+            content = found.content
+            if found.key != key or isinstance(content, RollbackError):
+                continue
+            if found.confirmed or content.outcome is not None or not content.begun:
+                self._remove(found.key, found.id)
+
+    async def confirmation(self, record: Journal, timeout_s: float) -> bool:
+        """Wait for `confirm`; tell whether it came in time.
+
+        A rename decides, and the file system lets only one of the two have it: once this has given up, `confirm`
+        is too late, and once `confirm` has returned, this one knows.
+        """
+        loop = asyncio.get_running_loop()
+        stem = Path(record.path).stem
+        waiting = f"{stem}.unconfirmed"
+        deadline = loop.time() + timeout_s
+        with self._open() as directory:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            os.close(os.open(waiting, flags, 0o600, dir_fd=directory))
+            try:
+                while _exists(directory, waiting) and loop.time() < deadline:  # noqa: ASYNC110 - a process ends it, no task
+                    await asyncio.sleep(_POLL_S)
+            except asyncio.CancelledError:
+                if _take(directory, waiting):
+                    raise
+                return True
+            return not _take(directory, waiting)
+
+    def waiting(self) -> tuple[Found, ...]:
+        """Return the journals of applies that wait for `confirm`."""
+        if not self.path.exists():
+            return ()
+        with self._open() as directory:
+            names = set(os.listdir(directory))
+        return tuple(
+            found
+            for found in self.journals()
+            if f"{found.key}.{found.id}.unconfirmed" in names and self.is_locked(found.key)
+        )
+
+    def confirm(self, found: Found) -> bool:
+        """Let an apply that waits stay; False where it has given up meanwhile."""
+        stem = f"{found.key}.{found.id}"
+        with self._open() as directory:
+            try:
+                os.rename(f"{stem}.unconfirmed", f"{stem}.confirmed", src_dir_fd=directory, dst_dir_fd=directory)
+            except FileNotFoundError:
+                return False
+        return True
+
+    @contextmanager
+    def _open(self) -> Iterator[int]:
+        """Give the directory, which is made if it is not there."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileExistsError):
+                self.path.mkdir(mode=0o700)
+            directory = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as error:
+            raise self._unusable(error) from error
+        try:
+            about = os.fstat(directory)
+            if about.st_uid not in (0, os.geteuid()) or about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                raise HostError(
+                    "T507",
+                    f"{self.path} can be written by others",
+                    "a journal says what is done to the host: its directory must be yours alone",
+                )
+            yield directory
+        finally:
+            os.close(directory)
+
+    def _try_lock(self, directory: int, name: str) -> int | None:
+        """Return the lock's descriptor, None while somebody else holds it."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            descriptor = os.open(name, flags, 0o600, dir_fd=directory)
+        except OSError as error:
+            raise self._unusable(error) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(descriptor).st_nlink:
+                os.truncate(descriptor, 0)
+                os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+                return descriptor
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            os.close(descriptor)
+            raise self._unusable(error) from error
+        os.close(descriptor)
+        return None
+
+    def _holder(self, directory: int, name: str) -> str:
+        try:
+            descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+        except OSError:
+            return "another process"
+        with open(descriptor, "rb") as file:
+            number = file.read(20).strip()
+        return f"process {int(number)}" if number.isdigit() else "another process"
+
+    def _create(self, key: str, intent: Intent) -> Journal:
+        """Write the journal so that it is there whole, on the disk, or not at all."""
+        id = secrets.token_hex(8)
+        part, name = f"{key}.{id}.part", f"{key}.{id}.journal"
+        data = journal.encode(intent)
+        with self._open() as directory:
+            try:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+                descriptor = os.open(part, flags, 0o600, dir_fd=directory)
+                try:
+                    _write_all(descriptor, data)
+                    os.fsync(descriptor)
+                    os.rename(part, name, src_dir_fd=directory, dst_dir_fd=directory)
+                    os.fsync(directory)
+                except BaseException:
+                    os.close(descriptor)
+                    for left in (part, name):
+                        _take(directory, left)
+                    raise
+            except OSError as error:
+                raise self._unusable(error) from error
+        return Journal(str(self.path / name), descriptor, data, lambda: self._remove(key, id))
+
+    def _finish(self, record: Journal, outcome: journal.Outcome) -> None:
+        try:
+            record.finish(outcome)
+        except OSError as error:
+            what = "matches" if outcome == "done" else "is as it was before"
+            raise HostError(
+                "T507",
+                f"{record.path}: cannot be ended: {error.strerror}; the domain {what}",
+                "delete the file by hand, or `translator recover` will look at what it names",
+            ) from error
+
+    def _remove(self, key: str, id: str) -> None:
+        """Remove an apply's files, the journal first: the others say nothing without it."""
+        with self._open() as directory:
+            for suffix in ("journal", "unconfirmed", "confirmed"):
+                _take(directory, f"{key}.{id}.{suffix}")
+
+    def _content(self, directory: int, name: str) -> Content | RollbackError | None:
+        """Return what a journal says, or what is wrong with it; None when it has just gone."""
+        try:
+            descriptor, data = _read(directory, name, self.path / name)
+        except RollbackError as error:
+            return error
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._unusable(error) from error
+        os.close(descriptor)
+        try:
+            return journal.decode(data, str(self.path / name))
+        except RollbackError as error:
+            return error
+
+    def _unusable(self, error: OSError) -> HostError:
+        reason = "it is a link" if error.errno == errno.ELOOP else error.strerror
+        return HostError(
+            "T507",
+            f"cannot keep a journal in {self.path}: {reason}; nothing was done",
+            "name another directory: --state DIR",
+        )
+
+
+def _may_be_same(one: DomainIdentity, other: DomainIdentity) -> bool:
+    """Tell whether two identities with one domid or name can be one domain: not when their UUIDs differ."""
+    return one.uuid is None or other.uuid is None or one.uuid == other.uuid
+
+
+def _read(directory: int, name: str, path: Path) -> tuple[int, bytes]:
+    """Return a journal's descriptor and bytes."""
+    descriptor = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        about = os.fstat(descriptor)
+        if not stat.S_ISREG(about.st_mode) or about.st_uid not in (0, os.geteuid()) or about.st_mode & 0o022:
+            raise damaged(str(path), "it is not a file of ours alone")
+        if about.st_size > journal.LARGEST:
+            raise damaged(str(path), f"it has {about.st_size} bytes")
+        with open(descriptor, "rb", closefd=False) as file:
+            return descriptor, file.read()
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _exists(directory: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _take(directory: int, name: str) -> bool:
+    """Remove the file; tell whether it was there to be removed."""
+    try:
+        os.unlink(name, dir_fd=directory)
+    except FileNotFoundError:
+        return False
+    return True
