@@ -472,7 +472,7 @@ UNSERVED = {
     "kvm-disks-on-usb": "drive property not set",
     "kvm-disks-that-get-one-id": "Duplicate device ID",
     "kvm-full-speed-hub-on-ehci-warns": "speed mismatch",
-    "qemu-mips-vt82c686b-uhci": "'vt82c686b-usb-uhci' is not a valid device model name",
+    "qemu-mips-vt82c686b-uhci": "has no driver 'vt82c686b-usb-uhci'",
     "xen-hvm-backend-domain-by-name": "no running domain is called 'usbvm'",
 }
 

@@ -15,6 +15,7 @@ from translator.journal import Intent
 from translator.observe import observe
 from translator.outcome import Applied
 from translator.plan import Transaction
+from translator.probe import check
 from translator.state import State, boot_id, key_of
 from translator.topology import PRIMARY
 from translator.transition import ADD_ONLY, Policy, room_for, transition
@@ -110,6 +111,7 @@ async def _bring_about(
     if dry_run or not steps:
         return Applied(steps, before, change.notes)
     room_for(change.additions, before, change.removals)
+    await check(change.additions, host, domid, before.topology.domain.machine)
 
     async def verify() -> None:
         nonlocal after

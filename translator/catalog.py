@@ -384,6 +384,36 @@ CATALOG: dict[str, Entry] = {
         "a qusb2 controller becomes a xenusb2, with --replace: the guest sees a replug",
         severity="note",
     ),
+    "T460": Entry(
+        "driver not in this QEMU",
+        "The running QEMU was asked before the first step, and has no such driver: it is older, or built or packaged "
+        "without it. The help names a model that would do, where there is one.",
+        "model vt82c686b-uhci on a QEMU for PCs",
+    ),
+    "T461": Entry(
+        "property not in this QEMU",
+        "The running QEMU was asked before the first step, and its driver has no such property: it came with a later "
+        "release, or is gone.",
+        "usb-host's hostdevice on QEMU 5.0",
+    ),
+    "T462": Entry(
+        "value not for this QEMU",
+        "The property of the running QEMU's driver is of another type than the value in the plan.",
+        "a plan file in which somebody has written p2: true",
+    ),
+    "T463": Entry(
+        "no hot-plug on this machine",
+        "The running machine's first PCI bus is PCI Express, which takes nothing while the guest runs; the plan was "
+        "made for another machine type.",
+        "a plan for machine pc applied to a q35",
+    ),
+    "T464": Entry(
+        "another default",
+        "The running QEMU has another default for a property that the document leaves open, so the guest may find "
+        "other hardware than with QEMU 7.2.",
+        "qemu-xhci with streams off by default",
+        "warning",
+    ),
     # Execution
     "T501": Entry(
         "a step failed", "What was done before it was undone; the host is as it was.", "QEMU refused a device"

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from types import TracebackType
 
+    from translator.drivers import KnownDrivers
     from translator.hosts.qmp import Qmp
     from translator.hosts.sysfs import Sysfs
     from translator.hosts.xenstore import Xenstore
@@ -32,8 +33,8 @@ class Host:
         qmp: the monitor's socket, or one for each device model; a Xen domain's primary one is libxl's if unnamed.
         sysfs: where the host's /sys is mounted.
         timeout_s: bounds every request and, when given, every wait; otherwise a wait's own limit holds.
-        state: where applies keep journals and take locks; None for neither. Without it, nothing keeps two from
-            working on one domain, and what a killed process left cannot be taken back.
+        state: where applies keep journals, locks, and what QEMUs were found to have; None for none of it. Without
+            it, nothing keeps two from working on one domain, and what a killed process left cannot be taken back.
         lock_timeout_s: how long to wait while somebody else works on the domain.
     """
 
@@ -56,6 +57,7 @@ class Host:
         self.timeout_s = timeout_s
         self._xenstore: Xenstore | None = None
         self._qmps: dict[Path, Qmp] = {}
+        self._known_drivers: KnownDrivers | None = None
         self._named_for: dict[str, int | None] = {}  # which domain a named socket has turned out to be of
         from asyncio import Lock  # importing a plan's stages must not cost asyncio
 
@@ -177,6 +179,15 @@ class Host:
         from translator.hosts.sysfs import Sysfs
 
         return Sysfs(self.sysfs_root)
+
+    @property
+    def known_drivers(self) -> KnownDrivers:
+        """What the QEMUs that were asked have; kept in `state`."""
+        from translator.drivers import KnownDrivers
+
+        if self._known_drivers is None:
+            self._known_drivers = KnownDrivers(self.state)
+        return self._known_drivers
 
     async def close(self) -> None:
         """Close what was opened."""

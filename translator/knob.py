@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 import msgspec
 
@@ -98,3 +98,8 @@ def nearest(name: str, names: Iterable[str]) -> str:
     names = list(names)
     near = get_close_matches(name, names, n=1)
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
+
+
+def knob_of_type(name: str, type: str) -> Knob | None:
+    """Return a property of which no more is known than QEMU's word for its type; None for a type we do not know."""
+    return Knob(name=name, type=cast("Type", type), does="") if type in get_args(Type) else None

@@ -138,7 +138,7 @@ def table(rows: Iterable[Model]) -> str:
     for row in rows:
         hotplug = "yes" if row.hotplug else "no"
         lines.append((row.name, row.kind.type, _version(row), row.interface, _ports(row), row.driver or "-", hotplug))
-    return _columns(lines)
+    return columns(lines)
 
 
 def device_table(kinds: Iterable[DeviceKind]) -> str:
@@ -146,7 +146,7 @@ def device_table(kinds: Iterable[DeviceKind]) -> str:
     lines = [("DEVICE", "ON", "SPEEDS", "QEMU DRIVER")]
     for kind in kinds:
         lines.append((kind.kind, kind.family, ",".join(kind.speeds) or "-", ",".join(drivers_of(kind))))
-    return _columns(lines)
+    return columns(lines)
 
 
 def detail(selection: Selection) -> str:
@@ -170,7 +170,8 @@ def _entry(title: str, facts: Iterable[tuple[str, str]], drivers: Iterable[str])
     return "\n".join(lines) + "\n"
 
 
-def _columns(lines: Sequence[Sequence[str]]) -> str:
+def columns(lines: Sequence[Sequence[str]]) -> str:
+    """Return the lines as columns, each as wide as its widest cell."""
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     padded = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
     return "".join(line.rstrip() + "\n" for line in padded)

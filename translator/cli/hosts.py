@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -14,9 +14,15 @@ from translator.cli.inputs import usage
 from translator.report import EXIT_HOST
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
 
-    from translator.cli.options import Connecting, Journaling
+    from translator.cli.options import Connecting, Journaling, Probing
+    from translator.drivers import KnownDrivers
+    from translator.errors import Diagnostic
+    from translator.hosts.qmp import Qmp
+    from translator.plan import Plan
+
+Answer = TypeVar("Answer")
 
 
 def host_of(connecting: Connecting, journaling: Journaling | None = None) -> translator.Host:
@@ -46,6 +52,35 @@ def state_of(asked: Path | None) -> Path:
         return Path("/var/lib/translator")
     home = os.environ.get("XDG_STATE_HOME", "")
     return (Path(home) if home.startswith("/") else Path.home() / ".local/state") / "translator"
+
+
+def with_monitor(probing: Probing, ask: Callable[[Qmp, KnownDrivers], Awaitable[Answer]]) -> Answer:
+    """Return what there is to say of the QEMU that --probe names.
+
+    Raises:
+        HostError: it cannot be reached, or as `ask` does.
+    """
+    import asyncio
+
+    from translator.drivers import KnownDrivers
+    from translator.hosts.qmp import Qmp
+
+    async def work() -> Answer:
+        assert probing.probe is not None
+        monitor = await Qmp.connect(probing.probe)
+        try:
+            return await ask(monitor, KnownDrivers(state_of(probing.state)))
+        finally:
+            await monitor.close()
+
+    return asyncio.run(work())
+
+
+def compare(made: Plan, probing: Probing) -> tuple[Diagnostic, ...]:
+    """Return what the QEMU that --probe names would do otherwise than the plan expects; see `probe.compare`."""
+    from translator import probe
+
+    return with_monitor(probing, lambda monitor, known: probe.compare(made.steps, monitor, known))
 
 
 async def domid_at(host: translator.Host, connecting: Connecting, domid: int | None) -> int | None:

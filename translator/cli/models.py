@@ -14,6 +14,7 @@ from translator.topology import Type
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from translator.cli.options import Probing, Reporting
     from translator.manual import Selection
     from translator.models import DeviceKind, Model
 
@@ -29,18 +30,23 @@ VERSIONS = tuple(sorted({row.kind.version for row in MODELS.values() if row.kind
 @click.option("--type", "type", type=click.Choice(get_args(Type)), help="Only models provided so.")
 @click.option("--version", type=click.Choice([str(number) for number in VERSIONS]), help="Only of this generation.")
 @click.option("--format", "format", type=click.Choice(["text", "json", "markdown"]), default="text")
+@options.probing
 @options.output
+@options.reporting
 def command(
     names: tuple[str, ...],
     family: str | None,
     type: str | None,
     version: str | None,
     format: str,
+    probing: Probing,
     output: Path | None,
+    reporting: Reporting,
 ) -> None:
     """Print the tables of controller models and device kinds; with a NAME, all that is known of it.
 
-    A NAME is a model's, a device kind's or a QEMU driver's.
+    A NAME is a model's, a device kind's or a QEMU driver's. With --probe, print which of them a running QEMU has,
+    and in what it differs from the registry.
     """
     from translator import manual
 
@@ -58,7 +64,12 @@ def command(
     )
     if not any(selection):
         usage("there is none of them")
-    if format == "json":
+    if probing.probe is not None:
+        report = reporting.report()
+        with report.document(None):
+            write(_probed(probing, selection, format), output)
+        report.exit()
+    elif format == "json":
         write(manual.to_json(selection), output)
     elif format == "markdown":
         write(manual.markdown(selection), output)
@@ -70,6 +81,16 @@ def command(
         tables = [manual.table(models)] if models else []
         tables += [manual.device_table(selection.devices)] if selection.devices else []
         write("\n".join(tables), output)
+
+
+def _probed(probing: Probing, selection: Selection, format: str) -> str:
+    from translator.cli.hosts import with_monitor
+    from translator.probe import survey
+    from translator.survey import FORMATS
+
+    if format not in FORMATS:
+        usage(f"what a QEMU has is not printed as {format}")
+    return FORMATS[format](with_monitor(probing, survey), selection)
 
 
 def _named(names: tuple[str, ...]) -> Selection:

@@ -47,6 +47,13 @@ class Journaling(msgspec.Struct, frozen=True):
     progress: Progress
 
 
+class Probing(msgspec.Struct, frozen=True):
+    """Which running QEMU is asked what it has, and where that is kept."""
+
+    probe: str | None
+    state: Path | None
+
+
 class Reporting(msgspec.Struct, frozen=True):
     """How findings are told."""
 
@@ -162,4 +169,15 @@ journaling = _group(
         help="How long to wait while somebody else works on the domain [default: 10].",
     ),
     progress,
+)
+probing = _group(
+    "probing",
+    Probing,
+    click.option(
+        "--probe",
+        type=click.Path(),
+        metavar="QMP",
+        help="Ask the QEMU at this QMP socket what it has, and compare.",
+    ),
+    state,
 )

@@ -114,6 +114,18 @@ class Qmp:
         """Whether the connection was not lost yet."""
         return self._client.runstate is Runstate.RUNNING
 
+    @property
+    def version(self) -> str:
+        """QEMU's version and package, as it greets: `7.2.22 (Debian 1:7.2+dfsg-7)`."""
+        greeting = self._client.greeting
+        told = greeting.QMP.version if greeting is not None else {}
+        try:
+            version = msgspec.convert(told, _Version)
+        except msgspec.ValidationError:
+            return "of an unknown version"
+        number = f"{version.qemu.major}.{version.qemu.minor}.{version.qemu.micro}"
+        return f"{number} ({version.package})" if version.package else number
+
     async def close(self) -> None:
         """Give the monitor free for its next client; what waits fails with T408."""
         # disconnect() raises what had ended the connection before; whoever waited for an answer was told.
@@ -261,6 +273,17 @@ class Qmp:
             return await self.execute("qom-get", {"path": path, "property": name})
         except CommandRefused:  # no such property on this driver, or the device has just gone
             return None
+
+
+class _Number(msgspec.Struct):
+    major: int
+    minor: int
+    micro: int
+
+
+class _Version(msgspec.Struct):
+    qemu: _Number
+    package: str = ""
 
 
 class _QomEntry(msgspec.Struct):
