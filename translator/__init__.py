@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import msgspec
 
 from translator.compile import compile_plan
+from translator.delta import Change, Delta, compare
 from translator.domain import MAX_SIZE, Domain
 from translator.errors import (
     Diagnostic,
@@ -37,7 +38,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Applied",
+    "Change",
     "Controller",
+    "Delta",
     "Device",
     "Diagnostic",
     "DocumentError",
@@ -53,6 +56,7 @@ __all__ = [
     "StepEvent",
     "Topology",
     "TranslatorError",
+    "diff",
     "load",
     "plan",
 ]
@@ -121,3 +125,12 @@ def plan(
             for warning in pinpoint((*domain.warnings, *warnings), domain.data)
         ],
     )
+
+
+def diff(old: Plan, new: Plan) -> Delta:
+    """Return what leads from one plan to another, by meaning: what the guest notices, and what it requires.
+
+    The order of elements, layout, names of ours and defaults that are spelled out make no difference. A plan
+    without steps is one that was observed: what a host does not tell is no difference either.
+    """
+    return compare(old, new)

@@ -58,6 +58,12 @@ def _family_steps(steps: Steps) -> Iterator[Step]:
         yield from one.devices()
 
 
+def launch_only(topology: Topology) -> frozenset[str]:
+    """Return the ids of the controllers and devices that QEMU has from its start on or not at all."""
+    steps = _family_steps(Steps(topology, "auto", running=False))
+    return frozenset(step.subject for step in steps if step.stage == "launch")
+
+
 # QEMU's driver for the controller of a PCI bus. Source: virDomainControllerPCIModelName (conf/domain_conf.c).
 _BUS_DRIVERS = {
     "pcie-root-port": "pcie-root-port",

@@ -1,0 +1,586 @@
+"""Two plans become what differs between them, by meaning: who notices it, and what carrying it out requires.
+
+Each controller and device is taken for a list of facts. Names (ids, aliases, node names), places in the document
+and what was implicit are no facts, and a fact left out is the default that QEMU or libvirt puts there. Parts are
+matched from the surest to the loosest likeness, so that what only went elsewhere has moved, and was not removed and
+added. A table says of each fact whether the guest notices when it changes, and by what.
+
+A plan without steps is what was seen on a host, which tells less than a document: what it leaves open is no
+difference.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from translator.compile import launch_only
+from translator.diff import same_host_device, subject
+from translator.models import MODELS
+from translator.plan import QmpCommand
+from translator.topology import Controller, Device, HostDevice, port_key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from translator.plan import Plan, Step
+    from translator.topology import Topology
+
+FORMAT = "translator-diff/1"
+
+Action = Literal["add", "remove", "change", "move"]
+What = Literal["domain", "controller", "device", "step"]
+Reason = Literal["interface", "identity", "address", "ports"]
+Requires = Literal["none", "hot-plug", "restart"]
+
+REASONS: tuple[Reason, ...] = ("interface", "identity", "address", "ports")  # the first that applies is told
+REQUIREMENTS: tuple[Requires, ...] = ("none", "hot-plug", "restart")  # from the least on
+
+# By what the guest notices that a fact has changed. Those that it does not notice are about who implements an
+# interface and what the host does behind it; a fact without a row is noticed, until somebody shows otherwise.
+_NOTICED: Mapping[str, Reason | None] = {
+    # of a domain
+    "hypervisor": "identity",
+    "guest": "identity",
+    "arch": "identity",
+    "machine": "identity",
+    "uuid": "identity",
+    "name": None,
+    "emulator": None,
+    "layout": None,
+    # of a controller
+    "interface": "interface",
+    "version": "interface",
+    "ports": "ports",
+    "pci": "address",
+    "multifunction": "address",
+    "companions": "interface",
+    "companion-addresses": "address",
+    "index": None,
+    "model": None,
+    "type": None,
+    "backend": None,
+    "device_model": None,
+    "companion-models": None,
+    # of a device
+    "controller": "address",
+    "port": "address",
+    "aio": None,
+    "audio": None,
+    "cache": None,
+    "chardev": None,
+    "db": None,
+    "detect-zeroes": None,
+    "discard": None,
+    "filter": None,
+    "guest-reset": None,
+    "guest-resets-all": None,
+    "share-rw": None,
+    "startup_policy": None,
+    "rerror": None,
+    "werror": None,
+}
+_PLACES = frozenset(("controller", "port", "index", "pci", "multifunction", "companion-addresses"))
+_NOTHING_TO_DO = frozenset(("name", "startup_policy"))
+
+# What a property of a device is when nobody says. Sources: QEMU 7.2, usb_host_dev_properties in host-libusb.c,
+# DEFINE_BLOCK_PROPERTIES and DEFINE_BLOCK_ERROR_PROPERTIES in block.h, BlockdevOptions in block-core.json; of
+# startupPolicy, libvirt's format of domain XML.
+_DEFAULTS: dict[str, Any] = {
+    "guest-reset": True,
+    "guest-resets-all": False,
+    "share-rw": False,
+    "write-cache": "on",
+    "werror": "enospc",
+    "rerror": "report",
+    "aio": "threads",
+    "cache": {"direct": False, "no-flush": False},
+    "discard": "ignore",
+    "detect-zeroes": "off",
+    "startup_policy": "mandatory",
+}
+# Properties that name something else: the host's device or the backend, which have facts of their own.
+_REFERENCES = frozenset(
+    ("audiodev", "chardev", "drive", "hostaddr", "hostbus", "hostdevice", "hostport", "productid", "vendorid")
+)
+_NIL = "00000000-0000-0000-0000-000000000000"  # the UUID of a QEMU that was started without one
+
+
+class Field(msgspec.Struct, frozen=True):
+    """One fact that is another on either side; None where a side does not have it."""
+
+    name: str
+    before: Any
+    after: Any
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that is on one side only, or is another on each.
+
+    `id` is that of its main step, where it is now or, if it is gone, was: `controller:usb:0`, `device:usb:0:1.2`;
+    what is about the whole domain has the id `domain`. `reason` is None where the guest does not notice. `fields`
+    are the facts that differ, of what is on both sides.
+    """
+
+    action: Action
+    what: What
+    id: str
+    family: str | None
+    before: Any
+    after: Any
+    guest_visible: bool
+    reason: Reason | None
+    requires: Requires
+    fields: tuple[Field, ...] = ()
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """How many changes of each action there are, and how many of all the guest notices."""
+
+    add: int = 0
+    remove: int = 0
+    change: int = 0
+    move: int = 0
+    guest_visible: int = 0
+
+    @classmethod
+    def of(cls, changes: Iterable[Change]) -> Summary:
+        """Count the changes."""
+        counts: dict[str, int] = defaultdict(int)
+        for one in changes:
+            counts[one.action] += 1
+            counts["guest_visible"] += one.guest_visible
+        return cls(**counts)
+
+    def __add__(self, other: Summary) -> Summary:
+        names = self.__struct_fields__
+        return Summary(**{name: getattr(self, name) + getattr(other, name) for name in names})
+
+
+class Delta(msgspec.Struct, frozen=True):
+    """What leads from one plan to another, in the order of controllers and ports; true if there is anything."""
+
+    changes: tuple[Change, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.changes)
+
+    @property
+    def guest_visible(self) -> bool:
+        """Whether the guest notices any of it."""
+        return any(one.guest_visible for one in self.changes)
+
+    @property
+    def requires(self) -> Requires:
+        """The most that carrying any of it out requires."""
+        return max((one.requires for one in self.changes), key=REQUIREMENTS.index, default="none")
+
+    @property
+    def summary(self) -> Summary:
+        """How much of what there is."""
+        return Summary.of(self.changes)
+
+    def to_json(self) -> str:
+        """Return the contract's JSON: keys in its order, two-space indent, one trailing newline."""
+        wire = {"format": FORMAT, "changes": self.changes, "summary": self.summary}
+        return msgspec.json.format(msgspec.json.encode(wire), indent=2).decode() + "\n"
+
+
+def compare(old: Plan, new: Plan) -> Delta:
+    """Return what leads from `old` to `new`; `translator.diff`."""
+    return Delta(tuple(_Comparison(old, new).changes()))
+
+
+class _Part(msgspec.Struct, kw_only=True):
+    """A controller or device with its facts; `home` are those that tell where it is, in words of the new side."""
+
+    part: Controller | Device
+    facts: dict[str, Any]
+    home: tuple[Hashable, ...]
+    kin: Hashable = None  # what makes it the same thing wherever it is
+    all: Hashable = None
+
+
+class _Comparison:
+    def __init__(self, old: Plan, new: Plan) -> None:
+        self.old, self.new = old, new
+        self.seen = _is_seen(old) or _is_seen(new)
+        self.renumbered: dict[tuple[str, int], int] = {}  # the new index of a controller, by family and old one
+        self.launch: tuple[frozenset[str], frozenset[str]] | None = None
+
+    def changes(self) -> Iterator[Change]:
+        yield from self.domain()
+        controllers = self.controllers()
+        for was, will in controllers:
+            if was is not None and will is not None:
+                self.renumbered[was.part.family, _index(was.part)] = _index(will.part)
+        found = [*filter(None, map(self.change, controllers)), *filter(None, map(self.change, self.devices()))]
+        yield from sorted(found, key=_order)
+        yield from self.busses(found)
+
+    # What belongs to what
+
+    def controllers(self) -> list[tuple[_Part | None, _Part | None]]:
+        def parts(topology: Topology) -> list[_Part]:
+            # a controller of type none says that there is none
+            found = []
+            for one in topology.controllers:
+                if one.type != "none":
+                    facts = _controller(one, seen=self.seen)
+                    key = one.family, _hashable({name: facts[name] for name in facts if name != "index"})
+                    found.append(_Part(part=one, facts=facts, home=(one.family, one.index), all=key))
+            return found
+
+        old, new = parts(self.old.topology), parts(self.new.topology)
+        if self.seen:  # an address that nobody chose is no other
+            return _matched(old, new, [lambda part: part.home])
+        return _matched(old, new, [lambda part: (part.home, part.all), lambda part: part.all, lambda part: part.home])
+
+    def devices(self) -> list[tuple[_Part | None, _Part | None]]:
+        def parts(topology: Topology, indexes: Mapping[tuple[str, int], int]) -> list[_Part]:
+            audio = {
+                backend.arguments.get("id"): backend.arguments.get("driver")
+                for device in topology.devices
+                for backend in device.backends
+                if backend.kind == "audiodev"
+            }
+            found = []
+            for one in topology.devices:
+                facts = _device(one, audio, seen=self.seen)
+                index: Hashable = indexes.get((one.family, one.controller), ("gone", one.controller))
+                found.append(_Part(part=one, facts=facts, home=(one.family, index, one.port)))
+            return found
+
+        here: dict[tuple[str, int], int] = {
+            (one.family, one.index): one.index for one in self.new.topology.controllers
+        }
+        old, new = parts(self.old.topology, self.renumbered), parts(self.new.topology, here)
+        _name_alike(old, new)
+        for part in (*old, *new):
+            traits = {name: value for name, value in part.facts.items() if name not in _PLACES}
+            part.all = part.part.family, _hashable(traits)
+            part.kin = part.part.family, *(_hashable(traits.get(name)) for name in ("kind", "host", "medium", "mac"))
+        return _matched(
+            old,
+            new,
+            [
+                lambda part: (part.home, part.all),
+                lambda part: part.all,
+                lambda part: (part.home, part.kin),
+                lambda part: part.kin,
+                lambda part: part.home,
+            ],
+        )
+
+    # What became of it
+
+    def change(self, pair: tuple[_Part | None, _Part | None]) -> Change | None:
+        was, will = pair
+        one = will or was
+        assert one is not None, "a pair has a side"
+        what: What = "controller" if isinstance(one.part, Controller) else "device"
+        fields: tuple[Field, ...] = ()
+        if was is None or will is None:
+            action: Action = "remove" if will is None else "add"
+            reason: Reason | None = "interface" if what == "controller" else "identity"
+        else:
+            fields = tuple(self.fields(was, will))
+            if not fields:
+                return None
+            action = "move" if all(one.name in _PLACES for one in fields) else "change"
+            reason = _reason(fields)
+        return Change(
+            action=action,
+            what=what,
+            id=subject(one.part),
+            family=one.part.family,
+            before=was.part if was else None,
+            after=will.part if will else None,
+            guest_visible=reason is not None,
+            reason=reason,
+            requires=self.requires(was, will, fields),
+            fields=fields,
+        )
+
+    def fields(self, was: _Part, will: _Part) -> Iterator[Field]:
+        if was.facts.get("kind") != will.facts.get("kind"):
+            yield Field("kind", was.facts["kind"], will.facts["kind"])
+            return
+        for name in was.facts | will.facts:
+            before, after = was.facts.get(name), will.facts.get(name)
+            if before == after or (self.seen and (before is None or after is None)):
+                continue
+            if name == "controller" and was.home[1] == will.home[1]:
+                continue  # the same controller, by another index
+            yield Field(name, before, after)
+        if isinstance(will.part, Device) and was.home[1] != will.home[1]:
+            # a controller of the same index that is another one
+            before, after = was.facts["controller"], will.facts["controller"]
+            if before == after:
+                yield Field("controller", before, after)
+
+    def requires(self, was: _Part | None, will: _Part | None, fields: Sequence[Field]) -> Requires:
+        names = {one.name for one in fields}
+        if names and (names <= _NOTHING_TO_DO or (names == {"index"} and self.new.topology.layout == "qemu")):
+            return "none"
+        if self.launch is None:
+            self.launch = launch_only(self.old.topology), launch_only(self.new.topology)
+        cold = (was is not None and subject(was.part) in self.launch[0]) or (
+            will is not None and subject(will.part) in self.launch[1]
+        )
+        return "restart" if cold else "hot-plug"
+
+    # What is neither controller nor device
+
+    def domain(self) -> Iterator[Change]:
+        before, after = (_domain(plan.topology, seen=self.seen) for plan in (self.old, self.new))
+        if self.seen:
+            known = {
+                name for name in before if before[name] and after[name] and _NIL not in (before[name], after[name])
+            }
+        else:
+            known = set(before)
+        fields = tuple(
+            Field(name, before[name], after[name]) for name in before if name in known and before[name] != after[name]
+        )
+        if fields:
+            reason = _reason(fields)
+            yield Change(
+                action="change",
+                what="domain",
+                id="domain",
+                family=None,
+                before=before,
+                after=after,
+                guest_visible=reason is not None,
+                reason=reason,
+                requires="none" if all(one.name in _NOTHING_TO_DO for one in fields) else "restart",
+                fields=fields,
+            )
+
+    def busses(self, found: Iterable[Change]) -> Iterator[Change]:
+        """Yield the PCI busses that are others without a controller on them that says so."""
+        if self.seen:
+            return
+        before, after = _busses(self.old), _busses(self.new)
+        if before == after:
+            return
+        told: set[str] = set()
+        for change in found:
+            for part, busses in ((change.before, before), (change.after, after)):
+                bus = f"pci.{int(part.pci.split(':')[1], 16)}" if isinstance(part, Controller) and part.pci else ""
+                while bus in busses and bus not in told:
+                    told.add(bus)
+                    bus = str(busses[bus].get("bus"))
+        for name in sorted(before.keys() | after.keys(), key=lambda name: (len(name), name)):
+            was, will = before.get(name), after.get(name)
+            if was == will or name in told:
+                continue
+            both = was is not None and will is not None
+            yield Change(
+                action="change" if both else "add" if was is None else "remove",
+                what="step",
+                id=f"controller:pci:{name.removeprefix('pci.')}",
+                family="pci",
+                before=was,
+                after=will,
+                guest_visible=True,
+                reason="address" if both else "interface",
+                requires="restart",
+                fields=tuple(
+                    Field(key, was.get(key), will.get(key)) for key in was | will if was.get(key) != will.get(key)
+                )
+                if was is not None and will is not None
+                else (),
+            )
+
+
+def _is_seen(plan: Plan) -> bool:
+    topology = plan.topology
+    return not plan.steps and (
+        bool(topology.devices) or any(controller.type != "none" for controller in topology.controllers)
+    )
+
+
+def _index(part: Controller | Device) -> int:
+    return part.index if isinstance(part, Controller) else part.controller
+
+
+def _order(change: Change) -> tuple[str, int, tuple[int, ...], bool]:
+    part = change.after or change.before
+    port = port_key(part.port) if isinstance(part, Device) else ()
+    return part.family, _index(part), port, change.action != "remove"
+
+
+def _reason(fields: Iterable[Field]) -> Reason | None:
+    found = {_NOTICED.get(one.name, "identity") for one in fields}
+    return next((reason for reason in REASONS if reason in found), None)
+
+
+def _matched(
+    old: Iterable[_Part], new: Iterable[_Part], keys: Iterable[Callable[[_Part], Hashable]]
+) -> list[tuple[_Part | None, _Part | None]]:
+    """Pair the parts whose keys are the same, key by key, and leave the rest on their own."""
+    pairs: list[tuple[_Part | None, _Part | None]] = []
+    left, right = list(old), list(new)
+    for key in keys:
+        if not left or not right:
+            break
+        waiting: dict[Hashable, deque[_Part]] = defaultdict(deque)
+        for part in left:
+            waiting[key(part)].append(part)
+        unmatched = []
+        for part in right:
+            queue = waiting.get(key(part))
+            if queue:
+                pairs.append((queue.popleft(), part))
+            else:
+                unmatched.append(part)
+        right = unmatched
+        remaining = {id(part) for queue in waiting.values() for part in queue}
+        left = [part for part in left if id(part) in remaining]
+    return [*pairs, *((part, None) for part in left), *((None, part) for part in right)]
+
+
+# Facts
+
+
+def _domain(topology: Topology, *, seen: bool) -> dict[str, Any]:
+    domain = topology.domain
+    facts: dict[str, Any] = {"name": domain.name, "uuid": domain.uuid, "guest": domain.guest}
+    if seen:
+        return facts
+    return facts | {
+        "hypervisor": domain.hypervisor,
+        "arch": domain.arch,
+        "machine": domain.machine,
+        "emulator": topology.device_models[0].emulator if topology.device_models else None,
+        "layout": topology.layout,
+    }
+
+
+def _controller(controller: Controller, *, seen: bool) -> dict[str, Any]:
+    """Return the facts of a controller; how many ports it has is one, so properties that repeat it are not."""
+    companions = sorted(controller.companions, key=lambda one: one.startport)
+    facts: dict[str, Any] = {
+        "interface": controller.interface,
+        "model": controller.model,
+        "type": controller.type,
+        "version": controller.version,
+        "ports": controller.ports,
+        "pci": controller.pci,
+        "backend": controller.backend,
+        "companions": [[one.startport, MODELS[one.model].interface] for one in companions if one.model in MODELS],
+        "companion-models": [one.model for one in companions],
+        "companion-addresses": [one.pci for one in companions],
+        "index": controller.index,
+    }
+    if controller.place is not None:
+        facts |= {"controller": controller.place.controller, "port": controller.place.port}
+    if seen:
+        if None in facts["companion-addresses"]:
+            del facts["companion-addresses"]
+        return facts
+    bits = [one.get("multifunction") for one in (controller.properties, *(one.properties for one in companions))]
+    return facts | {
+        "device_model": controller.device_model,
+        "multifunction": [bit is True for bit in bits],
+    }
+
+
+def _device(device: Device, audio: Mapping[Any, Any], *, seen: bool) -> dict[str, Any]:
+    facts: dict[str, Any] = {"kind": device.kind, "controller": device.controller, "port": device.port}
+    if device.host is not None:
+        facts["host"] = device.host
+    if seen:
+        return facts
+    facts["driver"] = device.driver
+    facts |= _DEFAULTS | {name: value for name, value in device.properties.items() if name not in _REFERENCES}
+    facts["startup_policy"] = device.startup_policy or _DEFAULTS["startup_policy"]
+    if "audiodev" in device.properties:
+        facts["audio"] = audio.get(device.properties["audiodev"])
+    for backend in device.backends:
+        facts |= _backend(backend.part, backend.arguments)
+    return facts
+
+
+def _backend(part: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the facts of what is behind a device: of a disk, what the guest reads apart from how it is read."""
+    match part:
+        case "chardev":
+            backend = arguments.get("backend") or {}
+            data = backend.get("data") or {}
+            return {
+                "chardev": {"type": backend.get("type")} | {key: data[key] for key in data if data[key] is not False}
+            }
+        case "storage":
+            medium = {key: arguments.get(key) for key in ("driver", "filename")}
+            rest = {key: arguments[key] for key in ("aio", "cache") if key in arguments}
+            return {"medium": medium, **rest}
+        case "format":
+            kept = ("read-only", "discard", "detect-zeroes")
+            return {"format": arguments.get("driver"), **{key: arguments[key] for key in kept if key in arguments}}
+    return {}
+
+
+def _name_alike(old: Iterable[_Part], new: Iterable[_Part]) -> None:
+    """Give a host's device one name on both sides: one may know its port, the other only what it is."""
+    known: dict[tuple[object, ...], list[_Part]] = defaultdict(list)
+    for part in old:
+        if isinstance(host := part.facts.get("host"), HostDevice):
+            for key in _keys(host):
+                known[key].append(part)
+    taken: set[int] = set()
+    names: dict[int, str] = {}
+    for part in new:
+        host = part.facts.get("host")
+        if not isinstance(host, HostDevice):
+            continue
+        names[id(part)] = host.selector
+        fitting = [
+            one
+            for key in _keys(host)
+            for one in known.get(key, ())
+            if id(one) not in taken and same_host_device(one.facts["host"], host)
+        ]
+        if fitting:
+            found = next((one for one in fitting if one.home == part.home), fitting[0])
+            taken.add(id(found))
+            names[id(found)] = host.selector
+    for part in (*old, *new):
+        if isinstance(host := part.facts.get("host"), HostDevice):
+            part.facts["host"] = names.get(id(part), host.selector)
+
+
+def _keys(host: HostDevice) -> Iterator[tuple[object, ...]]:
+    if host.path is not None:
+        yield "path", host.path
+    if host.device is not None:
+        yield "address", host.bus, host.device
+    if host.vendor is not None:
+        yield "product", host.vendor, host.product
+
+
+def _busses(plan: Plan) -> dict[str, dict[str, Any]]:
+    """Return what QEMU is told of the PCI busses that a plan adds, by their names."""
+
+    def arguments(step: Step) -> dict[str, Any]:
+        assert isinstance(step.action, QmpCommand)
+        return dict(step.action.arguments)
+
+    return {
+        f"pci.{step.id.rpartition(':')[2]}": arguments(step)
+        for step in plan.steps
+        if step.id.startswith("controller:pci:") and isinstance(step.action, QmpCommand)
+    }
+
+
+def _hashable(value: Any) -> Hashable:
+    if isinstance(value, dict):
+        return tuple(sorted((key, _hashable(one)) for key, one in value.items()))
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_hashable, value))
+    return value if isinstance(value, (str, int, bool)) or value is None else repr(value)
