@@ -76,6 +76,11 @@ CATALOG: dict[str, Entry] = {
         "translator observe --domid 7 --format json --output seen.json; translator apply seen.json --domid 7",
     ),
     # Schema
+    "T130": Entry(
+        "not in git",
+        "There is no git repository here, or it has no such revision. In CI, the base has to be fetched too.",
+        "translator diff --git no-such-branch..HEAD -- guests",
+    ),
     "T201": Entry(
         "element not allowed here",
         "The schema knows every element that may stand in this place, and this is none of them.",
@@ -295,6 +300,26 @@ CATALOG: dict[str, Entry] = {
         "On the command line a device is one word: `hostdev:` and which of the host's is meant, or `tablet`, "
         "`mouse`, `keyboard`, `hub`. The message names the part that is wrong.",
         "hostdev:1.x",
+    ),
+    "T370": Entry(
+        "the guest notices",
+        "Between the two versions, something changed that the guest sees: an interface, an identity, an address or "
+        "how many ports there are.",
+        "a controller's model was 'piix3-uhci', and is 'ehci'",
+        "warning",
+    ),
+    "T371": Entry(
+        "the guest does not notice",
+        "Between the two versions, something changed behind what the guest sees: who implements an interface, or "
+        "what the host does for it.",
+        "a controller's model was 'nec-xhci', and is 'qemu-xhci'",
+        "note",
+    ),
+    "T372": Entry(
+        "domain added or removed",
+        "The document is on one side only.",
+        "guests/new.xml is not in the base",
+        "warning",
     ),
     # Host
     "T401": Entry("no xenstored", "No xenstored answers there. Is this dom0, and may you?", "--xenstore /nowhere"),

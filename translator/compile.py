@@ -58,9 +58,9 @@ def _family_steps(steps: Steps) -> Iterator[Step]:
         yield from one.devices()
 
 
-def launch_only(topology: Topology) -> frozenset[str]:
-    """Return the ids of the controllers and devices that QEMU has from its start on or not at all."""
-    steps = _family_steps(Steps(topology, "auto", running=False))
+def launch_only(topology: Topology, *, running: bool) -> frozenset[str]:
+    """Return the ids of the controllers and devices that cannot be plugged; or unplugged, where all this runs."""
+    steps = _family_steps(Steps(topology, "auto", running=running))
     return frozenset(step.subject for step in steps if step.stage == "launch")
 
 

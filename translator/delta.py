@@ -189,6 +189,32 @@ class Delta(msgspec.Struct, frozen=True):
         return msgspec.json.format(msgspec.json.encode(wire), indent=2).decode() + "\n"
 
 
+def lacking(plan: Plan, ids: Iterable[str]) -> tuple[Change, ...]:
+    """Return as changes the steps of those ids: what a host has no more than a part of."""
+    found = []
+    for step in plan.steps:
+        if step.id in ids:
+            # a record is the toolstack's; a device without one is there for the guest, and the other way round
+            main = step.id == step.subject
+            reason: Reason | None = (
+                ("interface" if step.id.startswith("controller:") else "identity") if main else None
+            )
+            found.append(
+                Change(
+                    action="add",
+                    what="step",
+                    id=step.id,
+                    family=step.id.split(":")[1],
+                    before=None,
+                    after={"id": step.id, "why": step.why},
+                    guest_visible=main,
+                    reason=reason,
+                    requires="restart" if step.stage == "launch" else "hot-plug",
+                )
+            )
+    return tuple(found)
+
+
 def compare(old: Plan, new: Plan) -> Delta:
     """Return what leads from `old` to `new`; `translator.diff`."""
     return Delta(tuple(_Comparison(old, new).changes()))
@@ -327,7 +353,10 @@ class _Comparison:
         if names and (names <= _NOTHING_TO_DO or (names == {"index"} and self.new.topology.layout == "qemu")):
             return "none"
         if self.launch is None:
-            self.launch = launch_only(self.old.topology), launch_only(self.new.topology)
+            self.launch = (
+                launch_only(self.old.topology, running=True),
+                launch_only(self.new.topology, running=False),
+            )
         cold = (was is not None and subject(was.part) in self.launch[0]) or (
             will is not None and subject(will.part) in self.launch[1]
         )
@@ -544,7 +573,7 @@ def _name_alike(old: Iterable[_Part], new: Iterable[_Part]) -> None:
             one
             for key in _keys(host)
             for one in known.get(key, ())
-            if id(one) not in taken and same_host_device(one.facts["host"], host)
+            if id(one) not in taken and _one_device(one.facts["host"], host)
         ]
         if fitting:
             found = next((one for one in fitting if one.home == part.home), fitting[0])
@@ -555,6 +584,12 @@ def _name_alike(old: Iterable[_Part], new: Iterable[_Part]) -> None:
             part.facts["host"] = names.get(id(part), host.selector)
 
 
+def _one_device(one: HostDevice, other: HostDevice) -> bool:
+    """Tell whether two documents name it alike, or one is a host's word, which knows it by all its names."""
+    known = any(None not in (host.device, host.vendor, host.path) for host in (one, other))
+    return one == other or (known and same_host_device(one, other))
+
+
 def _keys(host: HostDevice) -> Iterator[tuple[object, ...]]:
     if host.path is not None:
         yield "path", host.path
@@ -562,6 +597,8 @@ def _keys(host: HostDevice) -> Iterator[tuple[object, ...]]:
         yield "address", host.bus, host.device
     if host.vendor is not None:
         yield "product", host.vendor, host.product
+    if host.serial is not None:
+        yield "serial", host.serial
 
 
 def _busses(plan: Plan) -> dict[str, dict[str, Any]]:

@@ -83,4 +83,8 @@ def same_host_device(one: HostDevice | None, other: HostDevice | None) -> bool:
         return one.path == other.path
     if one.device is not None and other.device is not None:
         return (one.bus, one.device) == (other.bus, other.device)
-    return one.vendor is not None and (one.vendor, one.product) == (other.vendor, other.product)
+    if one.serial is not None and other.serial is not None and one.serial != other.serial:
+        return False
+    if one.vendor is None or other.vendor is None:
+        return one.serial is not None and one.serial == other.serial
+    return (one.vendor, one.product) == (other.vendor, other.product)

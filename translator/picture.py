@@ -1,7 +1,7 @@
 """A topology as a picture: SVG drawn here, or the words that Graphviz or Mermaid draw from.
 
-A picture is a tree from left to right: the domain, its controllers, and what sits on their ports; what hangs on a
-hub stands behind it. Marks, by the id of a controller or device, say what became of it in a comparison.
+A picture is a tree: the domain, below it its controllers, below each what sits on its ports, and below a hub what
+hangs on it. Marks, by the id of a controller or device, say what became of it in a comparison.
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ Mark = Literal["add", "remove", "change", "move"]
 SIGNS: Mapping[Mark, str] = {"add": "+", "remove": "−", "change": "~", "move": "→"}
 
 # Of SVG, in its own units; text is in a font whose letters are all of one width, so that it is known what fits.
-_WIDTH, _HEIGHT, _GAP, _ROW, _MARGIN = 236, 40, 64, 50, 12
-_LETTERS = 29  # of the title, in _WIDTH
-_SMALL_LETTERS = 34
+_WIDTH, _HEIGHT, _ROW, _INDENT, _MARGIN = 300, 38, 46, 30, 12
+_LETTERS, _SMALL_LETTERS = 34, 42
 
 STYLE = """\
 .tp { --ink: #1c2330; --soft: #5b6675; --line: #9aa5b4; --box: #fff; --edge: #c3cbd6; --pv: #eef4ff;
@@ -42,7 +41,7 @@ STYLE = """\
 .tp .implicit rect { stroke-dasharray: 4 3; }
 .tp text { fill: var(--ink); font-size: 12.5px; }
 .tp .title { font-weight: 600; }
-.tp .small, .tp .port { fill: var(--soft); font-size: 10.5px; }
+.tp .small { fill: var(--soft); font-size: 10.5px; }
 .tp path { fill: none; stroke: var(--line); stroke-width: 1.25; }
 .tp .add rect { stroke: var(--add); stroke-width: 2.5; } .tp .add .sign { fill: var(--add); }
 .tp .remove rect { stroke: var(--remove); stroke-width: 2.5; } .tp .remove .sign { fill: var(--remove); }
@@ -125,25 +124,28 @@ def _tree(topology: Topology) -> _Node:
     nodes = {
         (one.family, one.index): _controller(one, used.get((one.family, one.index), 0)) for one in _sorted(topology)
     }
-    places: dict[tuple[int, str], _Node] = {}
-    cards = []
+    places: dict[tuple[str, int, str], _Node] = {}
     for device in topology.devices:
+        node = _device(device)
         if device.family == "ccid":
-            cards.append(device)
+            nodes["ccid", device.controller].children.append(node)
         else:
-            places[device.controller, device.port] = _device(device)
+            places[device.family, device.controller, device.port] = node
     for one in _sorted(topology):
         if one.place is None:
             root.children.append(nodes[one.family, one.index])
         else:
-            places[one.place.controller, one.place.port] = nodes[one.family, one.index]
-    for (index, port), node in sorted(places.items(), key=lambda place: (place[0][0], port_key(place[0][1]))):
+            places["usb", one.place.controller, one.place.port] = nodes[one.family, one.index]
+    for (family, index, port), node in sorted(places.items(), key=_by_port):
         node.port = f"port {port}"
-        parent = places.get((index, port.rpartition(".")[0])) or nodes["usb", index]
+        parent = places.get((family, index, port.rpartition(".")[0])) or nodes[family, index]
         parent.children.append(node)
-    for card in cards:
-        nodes["ccid", card.controller].children.append(_device(card))
     return root
+
+
+def _by_port(place: tuple[tuple[str, int, str], _Node]) -> tuple[str, int, tuple[int, ...]]:
+    (family, index, port), _ = place
+    return family, index, port_key(port)
 
 
 def _sorted(topology: Topology) -> list[Controller]:
@@ -152,7 +154,7 @@ def _sorted(topology: Topology) -> list[Controller]:
 
 def _controller(controller: Controller, used: int) -> _Node:
     facts = [f"{controller.family} {controller.index}"]
-    if controller.type != "none" and controller.family == "usb":
+    if controller.type != "none" and controller.family != "ccid":
         facts.append(f"{used} of {controller.ports} ports")
     if controller.pci is not None:
         facts.append(controller.pci.removeprefix("0000:"))
@@ -165,7 +167,7 @@ def _controller(controller: Controller, used: int) -> _Node:
         classes.append("implicit")
     companions = [
         _Node(title=one.model, small=f"companion from port {one.startport + 1}", classes="controller")
-        for one in controller.companions
+        for one in sorted(controller.companions, key=lambda one: one.startport)
     ]
     return _Node(
         title=controller.model,
@@ -210,11 +212,11 @@ class _Drawing:
         self.boxes: list[str] = []
         self.lines: list[str] = []
         self.rows = 0
-        self.columns = 0
+        self.depth = 0
 
     def picture(self, topology: Topology, *, style: bool) -> str:
         self.draw(_tree(topology))
-        width = 2 * _MARGIN + self.columns * _WIDTH + (self.columns - 1) * _GAP
+        width = 2 * _MARGIN + self.depth * _INDENT + _WIDTH
         height = 2 * _MARGIN + (self.rows - 1) * _ROW + _HEIGHT
         name = escape.markup(topology.domain.name)
         return "\n".join(
@@ -230,47 +232,36 @@ class _Drawing:
         )
 
     def draw(self, root: _Node) -> None:
-        """Draw each node in the row of its first child, and every further child in a row of its own."""
-        waiting: list[tuple[_Node, int, tuple[int, int] | None]] = [(root, 0, None)]
-        fresh = True  # whether the next box opens a row
+        """Draw each node in a row of its own, and the line to its parent, whose row is given."""
+        waiting: list[tuple[_Node, int, int]] = [(root, 0, 0)]
         while waiting:
-            node, column, parent = waiting.pop()
-            if fresh:
-                self.rows += 1
-            fresh = not node.children
-            self.columns = max(self.columns, column + 1)
-            x, y = _MARGIN + column * (_WIDTH + _GAP), _MARGIN + (self.rows - 1) * _ROW
+            node, depth, above = waiting.pop()
+            x, y = _MARGIN + depth * _INDENT, _MARGIN + self.rows * _ROW
             self.box(node, x, y)
-            middle = y + _HEIGHT // 2
-            if parent is not None:
-                self.connect(parent, (x, middle), node.port)
-            waiting += [(child, column + 1, (x + _WIDTH, middle)) for child in reversed(node.children)]
+            if depth:
+                trunk = x - _INDENT // 2
+                self.lines.append(f'<path d="M{trunk} {above}V{y + _HEIGHT // 2}H{x}"/>')
+            self.rows += 1
+            self.depth = max(self.depth, depth)
+            waiting += [(child, depth + 1, y + _HEIGHT) for child in reversed(node.children)]
 
     def box(self, node: _Node, x: int, y: int) -> None:
         mark = self.marks.get(node.id) if node.id else None
-        hint = " · ".join(filter(None, [node.title, node.port, node.small]))
-        title = _cut(node.title, _LETTERS - 2 * bool(mark))
+        small = " · ".join(filter(None, [node.port, node.small]))
         attribute = f' data-id="{escape.markup(node.id)}"' if node.id else ""
+        title = _cut(node.title, _LETTERS - 2 * bool(mark))
+        hint = escape.markup(" · ".join(filter(None, [node.title, small])))
         self.boxes += [
             f'<g class="{node.classes}{f" {mark}" if mark else ""}"{attribute} transform="translate({x} {y})">',
-            f"<title>{escape.markup(hint)}{f' ({mark})' if mark else ''}</title>",
+            f"<title>{hint}{f' ({mark})' if mark else ''}</title>",
             f'<rect width="{_WIDTH}" height="{_HEIGHT}" rx="7"/>',
-            f'<text class="title" x="12" y="{17 if node.small else 24}">{title}</text>',
+            f'<text class="title" x="12" y="{16 if small else 23}">{title}</text>',
         ]
-        if node.small:
-            self.boxes.append(f'<text class="small" x="12" y="32">{_cut(node.small, _SMALL_LETTERS)}</text>')
+        if small:
+            self.boxes.append(f'<text class="small" x="12" y="30">{_cut(small, _SMALL_LETTERS)}</text>')
         if mark:
-            self.boxes.append(f'<text class="sign" x="{_WIDTH - 18}" y="18">{SIGNS[mark]}</text>')
+            self.boxes.append(f'<text class="sign" x="{_WIDTH - 20}" y="24">{SIGNS[mark]}</text>')
         self.boxes.append("</g>")
-
-    def connect(self, parent: tuple[int, int], child: tuple[int, int], port: str) -> None:
-        turn = parent[0] + 12
-        self.lines.append(f'<path d="M{parent[0]} {parent[1]}H{turn}V{child[1]}H{child[0]}"/>')
-        if port:
-            label = escape.markup(port.removeprefix("port "))
-            self.lines.append(
-                f'<text class="port" x="{child[0] - 4}" y="{child[1] - 4}" text-anchor="end">{label}</text>'
-            )
 
 
 def _cut(text: str, letters: int) -> str:

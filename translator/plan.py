@@ -295,7 +295,7 @@ def _inconsistencies(plan: Plan) -> Iterator[str]:
     for controller in topology.controllers:
         if controller.family == "usb" and controller.type == "emulated" and controller.model not in MODELS:
             yield f"unknown controller model {controller.model!r}"
-        if (controller.place is None) != (controller.family == "usb"):
+        if (controller.place is not None) != (controller.family == "ccid"):
             yield f"controller {controller.index} of family {controller.family} cannot sit there"
     seats = [("usb", one.place.controller, one.place.port) for one in topology.controllers if one.place is not None]
     seats += [(one.family, one.controller, one.port) for one in topology.devices]

@@ -12,7 +12,7 @@ import hashlib
 import os
 import re
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 from urllib.parse import quote
 
 import click
@@ -49,7 +49,7 @@ class Report:
     def __init__(self, strict: bool, form: str, color: str) -> None:
         self.strict = strict
         self.form = form
-        self.color = {"always": True, "never": False}.get(color, sys.stderr.isatty() and "NO_COLOR" not in os.environ)
+        self.color = colored(color, sys.stderr)
         self.code = 0
         self.files: dict[str, None] = {}
         self.findings: list[Diagnostic] = []
@@ -110,6 +110,11 @@ class Report:
     def _write_document(self) -> None:
         run = Run(tuple(self.files), tuple(self.findings), self.code)
         click.echo(DOCUMENTS[self.form](run), err=True, nl=False)
+
+
+def colored(color: str, stream: TextIO) -> bool:
+    """Tell whether words for a stream are coloured: `always`, `never`, or where people look on."""
+    return {"always": True, "never": False}.get(color, stream.isatty() and "NO_COLOR" not in os.environ)
 
 
 class Guard:

@@ -18,6 +18,7 @@ COMMANDS: Mapping[str, str] = {
     "validate": "translator.cli.validate",
     "plan": "translator.cli.plan",
     "normalize": "translator.cli.normalize",
+    "diff": "translator.cli.diff",
     "apply": "translator.cli.apply",
     "observe": "translator.cli.observe",
     "commit": "translator.cli.commit",

@@ -28,7 +28,7 @@ def documents(files: Iterable[str], report: Report, max_size: int = MAX_SIZE) ->
     """
     for file in files:
         if file == "-":
-            yield "-", _read(sys.stdin.buffer, max_size)
+            yield "-", read(sys.stdin.buffer, max_size)
             continue
         if not file:
             report.unreadable(file, "a file's name is empty")
@@ -39,8 +39,7 @@ def documents(files: Iterable[str], report: Report, max_size: int = MAX_SIZE) ->
             report.unreadable(file, f"there is no *.xml below the folder {file!r}")
         for one in found:
             try:
-                with one.open("rb") as stream:
-                    data = _read(stream, max_size)
+                data = read_file(one, max_size)
             except OSError as error:
                 report.unreadable(str(one), f"cannot read {str(one)!r}: {error.strerror}")
             else:
@@ -79,12 +78,31 @@ def write(text: str | bytes, output: Path | None) -> None:
         usage(f"cannot write {'standard output' if output is None else repr(str(output))}: {error.strerror}")
 
 
+def write_pieces(pieces: Iterable[str], output: Path | None) -> None:
+    """Write a result as it comes, so that one of any size needs no room."""
+    if output is None:
+        for piece in pieces:
+            write(piece, None)
+        return
+    try:
+        with output.open("w", encoding="utf-8", newline="") as stream:
+            stream.writelines(pieces)
+    except OSError as error:
+        usage(f"cannot write {str(output)!r}: {error.strerror}")
+
+
 def usage(message: str) -> NoReturn:
     """End with exit code 2: the command was not called as it must be."""
     raise click.UsageError(message)
 
 
-def _read(stream: BinaryIO, max_size: int) -> bytes:
+def read_file(path: Path, max_size: int) -> bytes:
+    """Return what a file holds, as `read` does."""
+    with path.open("rb") as stream:
+        return read(stream, max_size)
+
+
+def read(stream: BinaryIO, max_size: int) -> bytes:
     """Return the whole of a plan, which may be many times its document's size, and what matters of a document."""
     data = stream.read(max_size + 1)
     return data + stream.read() if _is_plan(data) else data

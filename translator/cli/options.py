@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TextIO, get_args
 
 import click
 import msgspec
 
 from translator.domain import MAX_SIZE
-from translator.report import DOCUMENTS, LINES, Report
+from translator.report import DOCUMENTS, LINES, Report, colored
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,6 +60,10 @@ class Reporting(msgspec.Struct, frozen=True):
     strict: bool
     diagnostics: str
     color: str
+
+    def colors(self, stream: TextIO) -> bool:
+        """Tell whether what goes there is coloured."""
+        return colored(self.color, stream)
 
     def report(self) -> Report:
         """Return what tells the findings of the command that runs."""

@@ -1,0 +1,365 @@
+"""What `diff` tells of two files, folders, revisions, or of a host; in every form, whatever things are called."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import jsonschema
+import pytest
+from lxml import etree
+
+import translator
+from tests.conftest import FIXTURES, PROJECT, cases
+from translator import review
+from translator.hosts.sandbox import Sandbox
+from translator.review import Compared, Review
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+DIFFS = cases("diffs")
+EVERYTHING = FIXTURES / "diffs/everything-at-once"
+SCHEMA = jsonschema.Draft202012Validator(json.loads((PROJECT / "schemas/diff.schema.json").read_text()))
+
+
+def diff(*words: object, cwd: Path = PROJECT, **environment: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "translator", "diff", *map(str, words)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(PROJECT)} | environment,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def compared(case: Path, path: str = "guest.xml") -> Compared:
+    old, new = (translator.plan(translator.load(case / name)) for name in ("before.xml", "after.xml"))
+    return Compared(path=path, status="changed", old=old, new=new, delta=translator.diff(old, new))
+
+
+def told(form: str, *files: Compared, single: bool = False) -> str:
+    return "".join(review.FORMS[form](Review(files=files, single=single)))
+
+
+# Forms
+
+
+@pytest.mark.parametrize("case", DIFFS, ids=lambda case: case.name)
+def test_golden_diff(case: Path, check_golden: Callable[[Path, str], None]) -> None:
+    one = compared(case)
+    check_golden(case / "diff.txt", told("text", one, single=True))
+    check_golden(case / "diff.json", one.delta.to_json())
+    assert told("json", one, single=True) == one.delta.to_json()
+    SCHEMA.validate(json.loads(one.delta.to_json()))
+
+
+@pytest.mark.parametrize("form", ["markdown", "junit", "sarif"])
+def test_golden_form(form: str, check_golden: Callable[[Path, str], None]) -> None:
+    version = f'"{translator_version()}"'
+    check_golden(EVERYTHING / f"diff.{form}.txt", told(form, compared(EVERYTHING)).replace(version, '"VERSION"'))
+
+
+def translator_version() -> str:
+    from importlib.metadata import version
+
+    return version("translator")
+
+
+def test_json_of_several_files_is_one_document() -> None:
+    files = [compared(case, case.name) for case in DIFFS]
+    files += [Compared(path="same.xml", status="same"), Compared(path="new.xml", status="added", new=files[0].new)]
+    files.append(Compared(path="bad.xml", status="refused"))
+    text = told("json", *files)
+    whole = json.loads(text)
+    SCHEMA.validate(whole)
+    assert text == json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
+    assert {one["file"] for one in whole["changes"]} == {case.name for case in DIFFS}
+    assert whole["summary"]["files"] == {"same": 1, "changed": len(DIFFS), "added": 1, "removed": 0, "refused": 1}
+    assert [one["path"] for one in whole["files"]] == [one.path for one in files if one.status != "same"]
+    counted = sum(whole["summary"][name] for name in ("add", "remove", "change", "move"))
+    assert counted == len(whole["changes"])
+
+
+def test_sarif_is_what_its_schema_wants() -> None:
+    from tests.test_report import SARIF_SCHEMA
+
+    if not SARIF_SCHEMA.exists():
+        pytest.skip(f"the SARIF schema is not in {SARIF_SCHEMA}: run make test where npm is installed")
+    log = json.loads(told("sarif", compared(EVERYTHING), Compared(path="new.xml", status="added")))
+    jsonschema.Draft7Validator(json.loads(SARIF_SCHEMA.read_text())).validate(log)
+    levels = {one["ruleId"]: one["level"] for one in log["runs"][0]["results"]}
+    assert levels == {"T370": "warning", "T371": "note", "T372": "warning"}
+
+
+def test_a_comment_stays_within_what_a_merge_request_takes() -> None:
+    text = told("markdown", *(compared(EVERYTHING, f"{number}.xml") for number in range(200)))
+    assert len(text) < 65_000
+    assert "more files, left out here for its length." in text
+    assert text.startswith(f"{review.MARKER}\n**USB hardware:** 200 to add, 200 to remove,")
+
+
+HOSTILE = '</td></tr></table><script>alert("1")</script>|`[x](javascript:y)`@all\\&amp;\x1b[31m\u202e\n# y'
+
+
+def hostile() -> Compared:
+    """Return a comparison of plan files: those can hold what no document may say."""
+    text = (EVERYTHING / "diff.json").read_text()
+    assert "nec-xhci" in text
+    case = compared(EVERYTHING)
+    assert case.old is not None
+    assert case.new is not None
+    wire = json.loads(case.new.to_json())
+    wire["domain"]["name"] = wire["domain"]["machine"] = HOSTILE
+    wire["device_models"][0]["emulator"] = HOSTILE
+    for device in wire["devices"]:
+        device["id"] = HOSTILE
+    new = translator.Plan.from_json(json.dumps(wire))
+    return Compared(path=HOSTILE, status="changed", old=case.old, new=new, delta=translator.diff(case.old, new))
+
+
+@pytest.mark.parametrize("form", sorted(review.FORMS))
+def test_a_name_is_never_more_than_a_text(form: str) -> None:
+    text = told(form, hostile())
+    assert "\x1b" not in text
+    if form in ("text", "markdown", "html"):  # which people read
+        assert "\u202e" not in text
+        assert text.count("\n") == told(form, compared(EVERYTHING)).count("\n") + (2 if form == "text" else 0)
+    if form == "junit":
+        assert {one.tag for one in etree.fromstring(text.encode()).iter()} == {"testsuite", "testcase", "failure"}
+    if form in ("json", "sarif"):
+        assert json.loads(text)
+    if form == "markdown":
+        for line in text.splitlines():
+            outside = re.sub(r"(?<!`)(`+)(?!`).+?(?<!`)\1(?!`)", "", line)
+            assert re.fullmatch(r"(<!--|-->|<br>|[\w |*:;,.→#-])*", outside), outside
+
+
+# Files and folders
+
+
+def test_exit_codes(tmp_path: Path) -> None:
+    before, after = EVERYTHING / "before.xml", EVERYTHING / "after.xml"
+    backend = FIXTURES / "diffs/another-implementation-is-the-hosts-affair"
+    bad = FIXTURES / "errors/unknown-model/domain.xml"
+    (tmp_path / "empty").mkdir()
+    for words, code, says in (
+        ([before, before], 0, ""),
+        ([before, after], 1, ""),
+        (["--guest-visible-only", before, after], 1, ""),
+        (["--guest-visible-only", backend / "before.xml", backend / "after.xml"], 0, ""),
+        ([before, bad], 3, "error[T301]"),
+        ([bad, bad], 3, "error[T301]"),
+        ([before], 2, "diff compares OLD with NEW, and 1 are named"),
+        ([before, tmp_path], 2, "a folder can be compared with a folder only"),
+        ([before, tmp_path / "none.xml"], 2, "No such file"),
+        (["-", "-"], 2, "standard input can be one of the two"),
+        ([tmp_path / "empty", EVERYTHING], 2, "there is no *.xml below the folder"),
+        (["--live", before, after], 2, "--live compares one FILE with a host"),
+        (["--live", before, "--domid", "7", "--xenstore", "/no/socket"], 4, "error[T4"),
+    ):
+        done = diff(*words)
+        assert (done.returncode, says in done.stderr) == (code, True), (words, done.stderr)
+
+
+def test_what_is_not_there_twice_is_planned_once(tmp_path: Path) -> None:
+    plan = tmp_path / "guest.plan.json"
+    plan.write_text(translator.plan(translator.load(EVERYTHING / "before.xml"), domid=7).to_json())
+    assert diff(plan, EVERYTHING / "before.xml").stdout == "no difference\n"
+    assert diff(plan, EVERYTHING / "after.xml").stdout == (EVERYTHING / "diff.txt").read_text()
+
+
+def test_folders_are_matched_by_path(tmp_path: Path) -> None:
+    before, after = ((EVERYTHING / name).read_text() for name in ("before.xml", "after.xml"))
+    for name, text in {
+        "old/a/same.xml": before,
+        "old/a/gone.xml": before,
+        "old/other.xml": before,
+        "old/plan.plan.json": translator.plan(translator.load(before.encode())).to_json(),
+        "new/a/same.xml": before.replace("<devices>", "<devices> <!-- the same -->"),
+        "new/new.xml": after,
+        "new/other.xml": after,
+        "new/plan.xml": before,
+        "new/bad.xml": "<domain",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    done = diff("old", "new", "--format", "json", cwd=tmp_path)
+    assert done.returncode == 3
+    assert done.stderr.startswith("new/bad.xml:1:")
+    whole = json.loads(done.stdout)
+    assert {one["path"]: one["status"] for one in whole["files"]} == {
+        "a/gone.xml": "removed",
+        "bad.xml": "refused",
+        "new.xml": "added",
+        "other.xml": "changed",
+    }
+    assert {one["file"] for one in whole["changes"]} == {"other.xml"}
+    assert whole["summary"]["files"]["same"] == 2
+    (tmp_path / "new/bad.xml").unlink()
+    done = diff("old", "new", "--color", "never", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.splitlines()[-2] == "5 files: 2 the same, 1 changed, 1 added, 1 removed"
+
+
+# Revisions
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """Return a repository of two commits that does whatever it can to have something of its own executed."""
+    tripwire = tmp_path / "executed"
+    folder = tmp_path / "repository"
+
+    def git(*words: str) -> None:
+        identity = {
+            f"GIT_{who}_{what}": "a@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
+        }
+        quiet = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
+        subprocess.run(
+            ["git", *words], cwd=folder, env=os.environ | identity | quiet, check=True, capture_output=True
+        )
+
+    folder.mkdir()
+    git("init", "-b", "main")
+    before = (EVERYTHING / "before.xml").read_text()
+    (folder / "guests").mkdir()
+    (folder / "guests/web.xml").write_text(before)
+    (folder / "guests/old.xml").write_text(before)
+    (folder / "guests/same.xml").write_text(before)
+    (folder / "guests/link.xml").symlink_to("/etc/passwd")
+    (folder / "notes.txt").write_text("x")
+    git("add", "-A")
+    git("commit", "-m", "one")
+    git("tag", "base")
+    (folder / "guests/web.xml").write_text((EVERYTHING / "after.xml").read_text())
+    (folder / "guests/old.xml").rename(folder / "guests/new.xml")
+    (folder / "notes.txt").write_text("y")
+    git("add", "-A")
+    git("commit", "-m", "two")
+    trap = folder / "trap"
+    trap.write_text(f"#!/bin/sh\ntouch '{tripwire}'\ncat\n")
+    trap.chmod(0o755)
+    for name in (
+        "core.fsmonitor",
+        "diff.trap.textconv",
+        "diff.trap.command",
+        "filter.trap.smudge",
+        "diff.external",
+        "core.pager",
+    ):
+        git("config", name, str(trap))
+    (folder / ".git/info/attributes").write_text("*.xml diff=trap filter=trap\n")
+    for hook in ("post-checkout", "reference-transaction", "post-index-change", "fsmonitor-watchman"):
+        (folder / ".git/hooks" / hook).write_text(trap.read_text())
+        (folder / ".git/hooks" / hook).chmod(0o755)
+    (folder / "guests/web.xml").write_text("what is in the work tree does not matter")
+    tripwire.unlink(missing_ok=True)
+    return folder
+
+
+def test_two_revisions_are_read_from_objects_and_nothing_is_executed(repository: Path) -> None:
+    done = diff("--git", "base..HEAD", "--format", "json", "--", "guests", cwd=repository)
+    assert (done.returncode, done.stderr) == (1, "")
+    whole = json.loads(done.stdout)
+    SCHEMA.validate(whole)
+    assert {one["path"]: one["status"] for one in whole["files"]} == {
+        "guests/new.xml": "added",
+        "guests/old.xml": "removed",
+        "guests/web.xml": "changed",
+    }
+    assert whole["summary"]["files"]["same"] == 1
+    golden = json.loads((EVERYTHING / "diff.json").read_text())
+    assert [one | {"file": None} for one in whole["changes"]] == [one | {"file": None} for one in golden["changes"]]
+    assert not (repository.parent / "executed").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["base..HEAD"], 1, ""),
+        (["base...main", "--", "guests/web.xml"], 1, ""),
+        (["HEAD..", "--", "guests"], 0, ""),
+        (["HEAD..HEAD", "--", "no/such/folder"], 0, ""),
+        (["nowhere..HEAD"], 2, "error[T130]: cannot compare 'nowhere..HEAD'"),
+        (["--output=x..HEAD"], 2, "error[T130]"),
+        (["HEAD"], 2, "it is not of the form BASE..HEAD"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_revisions(repository: Path, words: list[str], code: int, says: str) -> None:
+    done = diff(f"--git={words[0]}", *words[1:], cwd=repository)
+    assert (done.returncode, says in done.stderr) == (code, True), done.stderr
+    assert not (repository / "x").exists()
+
+
+def test_outside_a_repository(tmp_path: Path) -> None:
+    done = diff("--git", "a..b", cwd=tmp_path, GIT_CEILING_DIRECTORIES=str(tmp_path.parent))
+    assert done.returncode == 2
+    assert "error[T130]: cannot compare 'a..b': not a git repository" in done.stderr
+
+
+# A host
+
+
+@pytest.mark.parametrize(
+    "case", ["demo/web", "demo/desk", "plans/xen-pv-xenusb2", "diffs/a-device-that-went-elsewhere-has-moved"]
+)
+def test_a_host_that_matches_has_not_drifted(case: str) -> None:
+    name = "before.xml" if case.startswith("diffs") else "domain.xml"
+
+    async def run() -> None:
+        domain = translator.load(FIXTURES / case / name)
+        async with Sandbox() as sandbox:
+            guest = sandbox.make_host_for(translator.plan(domain))
+            xen = domain.hypervisor == "xen"
+            domid = guest.domid if xen else None
+            plan = translator.plan(domain, domid=domid)
+            async with translator.Host(
+                xenstore=sandbox.xenstore_socket, qmp=guest.qmp_socket, sysfs=sandbox.sysfs
+            ) as host:
+                empty = translator.Plan(topology=await host.observe(domid=domid), steps=())
+                missing = translator.diff(empty, plan)
+                parts = [*plan.topology.controllers, *plan.topology.devices]
+                assert missing.summary.add == len(parts) - len(empty.topology.controllers)
+                await host.apply(plan)
+                seen = translator.Plan(topology=await host.observe(domid=domid), steps=())
+            assert translator.diff(seen, plan).changes == ()
+            assert translator.diff(plan, seen).changes == ()
+
+    asyncio.run(run())
+
+
+def test_drift_is_told(tmp_path: Path) -> None:
+    text = (FIXTURES / "demo/web/domain.xml").read_text()
+    other = tmp_path / "other.xml"
+    other.write_text(text.replace("port='2.2'", "port='2.3'").replace("bus='0' port='1'", "bus='0' port='2'"))
+
+    async def run() -> dict[str, Any]:
+        plan = translator.plan(translator.load(text.encode()))
+        async with Sandbox() as sandbox:
+            guest = sandbox.make_host_for(plan)
+            paths = {"xenstore": sandbox.xenstore_socket, "qmp": guest.qmp_socket, "sysfs": sandbox.sysfs}
+            async with translator.Host(**paths) as host:  # type: ignore[arg-type]  # each of its own type
+                await host.apply(plan.bind(domid=guest.domid))
+            options = [f"--{name}={path}" for name, path in paths.items()]
+            for document, code in ((FIXTURES / "demo/web/domain.xml", 0), (other, 1)):
+                words = ["--live", document, "--domid", guest.domid, "--format", "json", *options]
+                done = await asyncio.to_thread(diff, *words)
+                assert (done.returncode, done.stderr) == (code, "")
+            SCHEMA.validate(json.loads(done.stdout))
+            return dict(json.loads(done.stdout))
+
+    told = asyncio.run(run())
+    assert [(one["action"], one["id"]) for one in told["changes"]] == [
+        ("move", "device:usb:0:2"),
+        ("move", "device:usb:2:2.3"),
+    ]

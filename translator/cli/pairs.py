@@ -1,0 +1,196 @@
+"""The files that `diff` compares, two at a time: of two folders, or of two revisions of a git repository."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from io import BytesIO
+from typing import TYPE_CHECKING, NamedTuple
+
+from translator.cli.inputs import read, read_file
+from translator.errors import Diagnostic
+from translator.report import EXIT_USAGE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    from translator.report import Report
+
+# What a folder holds, the first of a name alone: a plan may lie beside the document that it was made from.
+_SUFFIXES = (".xml", ".cfg", ".plan.json")
+
+
+class Blob(NamedTuple):
+    """A document or plan, with what diagnostics call it."""
+
+    name: str
+    data: bytes
+
+
+class Pair(NamedTuple):
+    """One path with what is there on either side; None where nothing is, and on both where git says they are one."""
+
+    path: str
+    old: Blob | None
+    new: Blob | None
+
+
+def of_folders(old: Path, new: Path, report: Report, max_size: int) -> Iterator[Pair]:
+    """Yield what lies below two folders, matched by relative path and sorted by it."""
+    sides = [_below(folder) for folder in (old, new)]
+    for folder, found in zip((old, new), sides, strict=True):
+        if not found:
+            report.unreadable(str(folder), f"there is no *.xml below the folder {str(folder)!r}")
+    if not all(sides):
+        return
+    for stem in sorted(sides[0].keys() | sides[1].keys()):
+        paths = [side.get(stem) for side in sides]
+        blobs: list[Blob | None] = []
+        for path in paths:
+            if path is None:
+                blobs.append(None)
+                continue
+            try:
+                blobs.append(Blob(str(path), read_file(path, max_size)))
+            except OSError as error:
+                report.unreadable(str(path), f"cannot read {str(path)!r}: {error.strerror}")
+        if len(blobs) == len(paths):
+            last = paths[1] or paths[0]
+            assert last is not None, "a path is on one side at least"
+            yield Pair(last.relative_to(new if paths[1] else old).as_posix(), *blobs)
+
+
+def _below(folder: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for suffix in _SUFFIXES:
+        for path in folder.rglob(f"*{suffix}"):
+            if path.is_file():
+                found.setdefault(path.relative_to(folder).as_posix().removesuffix(suffix), path)
+    return found
+
+
+# git. Only objects are read: no work tree, no index, no filter, no hook, and nothing is fetched for want of one.
+
+_QUIET = ("git", "--no-pager", "-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}")
+_ENVIRONMENT = {
+    "GIT_NO_LAZY_FETCH": "1",
+    "GIT_NO_REPLACE_OBJECTS": "1",
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_TERMINAL_PROMPT": "0",
+    "LC_ALL": "C",
+}
+_FILE_MODES = ("100644", "100755")
+
+
+class GitError(Exception):
+    """Git has no such thing; the message is git's."""
+
+
+def of_revisions(revisions: str, paths: Sequence[str], report: Report, max_size: int) -> Iterator[Pair]:
+    """Yield the files below `paths` in two revisions, sorted; what is one object in both is not read.
+
+    `revisions` is BASE..HEAD, or BASE...HEAD for what HEAD changed since it left BASE; HEAD when left out.
+    """
+    try:
+        base, head = _revisions(revisions)
+        old, new = _tree(base, paths), _tree(head, paths)
+        with _Objects() as objects:
+            for path in sorted(old.keys() | new.keys()):
+                before, after = old.get(path), new.get(path)
+                if before == after:
+                    yield Pair(path, None, None)
+                    continue
+                yield Pair(
+                    path,
+                    Blob(f"{base[:12]}:{path}", objects.read(before, max_size)) if before else None,
+                    Blob(path, objects.read(after, max_size)) if after else None,
+                )
+    except GitError as error:
+        report.code = max(report.code, EXIT_USAGE)
+        report.show(
+            Diagnostic(
+                code="T130", message=f"cannot compare {revisions!r}: {error}", help="name it as git does: main..HEAD"
+            )
+        )
+
+
+def _git(*words: str) -> bytes:
+    try:
+        done = subprocess.run(
+            [*_QUIET, *words],
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            env=os.environ | _ENVIRONMENT,
+            check=False,
+        )
+    except OSError as error:
+        raise GitError(f"git cannot be run: {error.strerror}") from error
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        raise GitError(said[0].removeprefix("fatal: ") if said else f"git ended with {done.returncode}")
+    return done.stdout
+
+
+def _revisions(words: str) -> tuple[str, str]:
+    """Return the two commits' ids."""
+    fork = "..." in words
+    base, dots, head = words.partition("..." if fork else "..")
+    if not dots:
+        raise GitError("it is not of the form BASE..HEAD")
+    ids = [
+        _git("rev-parse", "--verify", "--end-of-options", f"{name or 'HEAD'}^{{commit}}").decode().strip()
+        for name in (base, head)
+    ]
+    if fork:
+        ids[0] = _git("merge-base", *ids).decode().strip()
+    return ids[0], ids[1]
+
+
+def _tree(commit: str, paths: Sequence[str]) -> dict[str, str]:
+    """Return the ids of the regular files that are a document's, by path from here."""
+    found: dict[str, str] = {}
+    for entry in _git("ls-tree", "-r", "-z", commit, "--", *(os.path.normpath(path) for path in paths)).split(b"\0"):
+        if not entry:
+            continue
+        facts, _, name = entry.partition(b"\t")
+        mode, _, id = facts.decode().split(" ")
+        path = os.fsdecode(name)
+        if mode in _FILE_MODES and (path.endswith((".xml", ".cfg")) or path in paths):
+            found[path] = id
+    return found
+
+
+class _Objects:
+    """Reads objects through one git that stays."""
+
+    def __enter__(self) -> _Objects:
+        self.git = subprocess.Popen(
+            [*_QUIET, "cat-file", "--batch"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | _ENVIRONMENT,
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self.git.stdin is not None
+        assert self.git.stdout is not None
+        self.git.stdin.close()
+        self.git.stdout.close()
+        self.git.wait()
+
+    def read(self, id: str, max_size: int) -> bytes:
+        """Return what the object holds, as `inputs.read` does of a file."""
+        assert self.git.stdin is not None
+        assert self.git.stdout is not None
+        self.git.stdin.write(f"{id}\n".encode())
+        self.git.stdin.flush()
+        words = self.git.stdout.readline().split()
+        if len(words) != 3:
+            raise GitError(f"object {id} is missing")
+        return read(BytesIO(self.git.stdout.read(int(words[2]) + 1)[:-1]), max_size)  # a line end follows
