@@ -33,6 +33,7 @@ from translator.resolve import resolve
 from translator.topology import Controller, Device, Topology
 
 if TYPE_CHECKING:
+    from translator.domain import SharePolicy
     from translator.steps import Coldplug
     from translator.topology import Layout
 
@@ -95,6 +96,7 @@ def plan(
     layout: Layout | None = None,
     coldplug: Coldplug = "auto",
     usbback: bool = False,
+    device_models: SharePolicy | None = None,
 ) -> Plan:
     """Return the plan that makes a domain have what its document says.
 
@@ -103,6 +105,8 @@ def plan(
         layout: where a Xen domain's records live; libxl if None.
         coldplug: `all` puts every emulated device on QEMU's command line, not only what cannot be hot-plugged.
         usbback: whether the backend domain has the kernel's PVUSB backend, for controllers without a model.
+        device_models: how the controllers of a Xen HVM guest are shared out: `primary`, `single`,
+            `per-controller` or `named`; None: as the document says.
 
     Raises:
         DocumentError: what the document says cannot be; with all its faults.
@@ -112,7 +116,7 @@ def plan(
     if domid is not None:
         domain = msgspec.structs.replace(domain, domid=domid)
     try:
-        topology, warnings, busses = resolve(domain, layout=layout, usbback=usbback)
+        topology, warnings, busses = resolve(domain, layout=layout, usbback=usbback, device_models=device_models)
     except DocumentError as error:
         raise DocumentError(pinpoint(error.diagnostics, domain.data)) from None
     return compile_plan(

@@ -295,6 +295,13 @@ CATALOG: dict[str, Entry] = {
         "The bus, the mode or the target type does not go with the device.",
         "<input type='tablet' bus='ps2'/>",
     ),
+    "T335": Entry(
+        "device models not possible",
+        "The controllers cannot be shared out among device models as asked: the guest can have one only, a "
+        "controller is not there, is listed twice or is paravirtual, or functions of one PCI slot would be torn "
+        "apart.",
+        "<tr:device-models policy='named'> on a PV guest",
+    ),
     "T340": Entry(
         "a word that names no device",
         "On the command line a device is one word: `hostdev:` and which of the host's is meant, or `tablet`, "

@@ -239,6 +239,37 @@ class DeviceElement(msgspec.Struct, frozen=True, kw_only=True):
     mac: str | None = None
 
 
+SharePolicy = Literal["primary", "single", "per-controller", "named"]
+
+
+class ControllerName(msgspec.Struct, frozen=True, kw_only=True):
+    """`<tr:controller>`: which of the domain's controllers a device model is to emulate."""
+
+    path: str
+    source: Source
+    family: str
+    index: int
+
+
+class DeviceModelElement(msgspec.Struct, frozen=True, kw_only=True):
+    """`<tr:device-model>`; `emulator` is None for the domain's own."""
+
+    path: str
+    source: Source
+    name: str
+    emulator: str | None
+    controllers: tuple[ControllerName, ...]
+
+
+class DeviceModelsElement(msgspec.Struct, frozen=True, kw_only=True):
+    """`<tr:device-models>`; `models` are those that policy `named` is about."""
+
+    path: str
+    source: Source
+    policy: SharePolicy
+    models: tuple[DeviceModelElement, ...]
+
+
 class Label(msgspec.Struct, frozen=True):
     """Something that no two elements may have alike: an alias, a boot order; and who has it."""
 
@@ -254,7 +285,8 @@ class Domain(msgspec.Struct, frozen=True, kw_only=True):
     from, for the places of what a later stage has to say about an attribute; `warnings` is what was odd so far.
     `disks`, `aliases` and `boot_orders` are those of all devices, USB or not; `boot` are the words of os/boot, and
     `spice` says whether there are SPICE graphics.
-    `pci` is None where nobody but QEMU knows what sits where: on Xen, and on machines without a known board.
+    `pci` is None where nobody but QEMU knows what sits where: on Xen, and on machines without a known board;
+    `pci_taken` are then the addresses that the document gives to whatever is no USB controller.
     """
 
     file: str | None
@@ -280,6 +312,8 @@ class Domain(msgspec.Struct, frozen=True, kw_only=True):
     aliases: tuple[Label, ...]
     untranslated: tuple[Untranslated, ...]
     pci: PciInventory | None
+    pci_taken: tuple[PciAddress, ...]
+    device_models: DeviceModelsElement | None
     warnings: tuple[Diagnostic, ...]
 
     def controllers_of(self, family: Family) -> Iterable[ControllerElement]:

@@ -13,6 +13,7 @@ from translator.errors import DocumentError
 from translator.families import by_type
 from translator.inventory import Part, inventory
 from translator.models import XEN_MACHINES, machine_row
+from translator.parse_device_models import read_device_models
 from translator.parse_devices import Devices
 from translator.pci import BOARDS
 from translator.reader import DOMID_MAX, Place, Reader, possible, quoted
@@ -21,7 +22,7 @@ from translator.topology import Untranslated
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from translator.domain import ControllerElement, PciInventory
+    from translator.domain import ControllerElement, PciAddress, PciInventory
     from translator.topology import Guest, Hypervisor
     from translator.validate import Document
 
@@ -109,6 +110,8 @@ class _Parser(Reader):
             ),
             untranslated=tuple(untranslated),
             pci=self.inventory(places, hypervisor, machine),
+            pci_taken=tuple(self.pci_taken(places)) if hypervisor == "xen" else (),
+            device_models=read_device_models(self, root),
             warnings=self.document.warnings,
         )
         if self.faults:
@@ -141,6 +144,14 @@ class _Parser(Reader):
                 )
             )
         return inventory(BOARDS[board], parts)
+
+    def pci_taken(self, places: list[Place]) -> Iterator[PciAddress]:
+        for place in places:
+            if place.element.tag == "controller" and place.element.get("type") == "usb":
+                continue
+            address = self.child(place, "address")
+            if address is not None and address.element.get("type") == "pci" and (pci := self.pci(address)):
+                yield pci
 
     # Whose domain it is
 

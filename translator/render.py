@@ -62,9 +62,13 @@ def qmp(plan: Plan) -> str:
     )
 
 
-def qemu_args(plan: Plan) -> str:
-    """Return the launch stage as words for a shell, an option a line."""
-    return "".join(shlex.join(step.launch_words) + "\n" for step in plan.steps if step.stage == "launch")
+def qemu_args(plan: Plan, device_model: str | None = None) -> str:
+    """Return the launch stage as words for a shell, an option a line; those of one device model if it is named."""
+    return "".join(
+        shlex.join(step.launch_words) + "\n"
+        for step in plan.steps
+        if step.stage == "launch" and device_model in (None, step.device_model)
+    )
 
 
 FORMATS: Mapping[str, Callable[[Plan], str]] = {

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from translator.consistency import check
+from translator.device_models import share_out
 from translator.errors import DocumentError
 from translator.families import Context, families
 from translator.findings import Findings
@@ -21,7 +22,7 @@ from translator.peripherals import Peripherals
 from translator.topology import PRIMARY, DeviceModel, DomainIdentity, Topology
 
 if TYPE_CHECKING:
-    from translator.domain import Domain
+    from translator.domain import Domain, SharePolicy
     from translator.errors import Diagnostic
     from translator.topology import Layout
 
@@ -34,12 +35,15 @@ class Resolution(NamedTuple):
     busses: Busses
 
 
-def resolve(domain: Domain, *, layout: Layout | None = None, usbback: bool = False) -> Resolution:
+def resolve(
+    domain: Domain, *, layout: Layout | None = None, usbback: bool = False, device_models: SharePolicy | None = None
+) -> Resolution:
     """Return what sits where.
 
     Args:
         layout: where a Xen domain's records live, libxl if None; a QEMU domain has its own.
         usbback: whether the backend domain has the kernel's PVUSB backend, which `auto` then prefers to QEMU's.
+        device_models: how the controllers are shared out among them, instead of what the document says.
 
     Raises:
         DocumentError: with every fault; their places are the elements', in path and line.
@@ -69,4 +73,7 @@ def resolve(domain: Domain, *, layout: Layout | None = None, usbback: bool = Fal
         controllers=tuple(controller for part in placed for controller in part.controllers),
         devices=tuple(device for part in placed for device in part.devices),
     )
+    topology = share_out(domain, topology, device_models, findings)
+    if findings.faults:
+        raise DocumentError(findings.faults)
     return Resolution(topology, tuple(findings.warnings), busses)

@@ -98,7 +98,8 @@ def known_elements() -> frozenset[str]:
     return frozenset(
         str(declaration.get("name"))
         for file in schema_dir().glob("*.xsd")
-        for declaration in etree.parse(str(file)).getroot().iterchildren(f"{_XML}element")
+        if (root := etree.parse(str(file)).getroot()).get("targetNamespace") is None  # what domain XML has by itself
+        for declaration in root.iterchildren(f"{_XML}element")
     )
 
 

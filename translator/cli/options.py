@@ -27,6 +27,7 @@ class Planning(msgspec.Struct, frozen=True):
     domid: int | None
     layout: str | None
     coldplug: str
+    device_models: str | None
 
 
 class Connecting(msgspec.Struct, frozen=True):
@@ -139,6 +140,11 @@ planning = _group(
         type=click.Choice(["auto", "all"]),
         default="auto",
         help="Which emulated devices are put on QEMU's command line: those that cannot be hot-plugged, or all.",
+    ),
+    click.option(
+        "--device-models",
+        type=click.Choice(["primary", "single", "per-controller", "named"]),
+        help="How controllers are shared out among a Xen HVM guest's emulators, whatever the document says.",
     ),
 )
 connecting = _group(

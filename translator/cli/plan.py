@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from translator.cli.options import Planning, Probing, Reporting
+    from translator.plan import Plan
 
 
 @click.command("plan")
 @options.files
 @click.option("--format", "format", type=click.Choice(list(render.FORMATS)), default="text", help="What to print.")
+@click.option("--device-model", metavar="NAME", help="With qemu-args: the words of this one of several emulators.")
 @options.output
 @options.probing
 @options.planning
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 def command(
     files: tuple[str, ...],
     format: str,
+    device_model: str | None,
     output: Path | None,
     probing: Probing,
     planning: Planning,
@@ -33,6 +36,8 @@ def command(
     reporting: Reporting,
 ) -> None:
     """Print what would be done for each document."""
+    if device_model is not None and format != "qemu-args":
+        inputs.usage("--device-model goes with --format qemu-args")
     report = reporting.report()
     texts = []
     for name, data in inputs.documents(files, report, max_size):
@@ -43,7 +48,21 @@ def command(
                 from translator.cli.hosts import compare
 
                 report.warnings(compare(made, probing), name)
-            texts.append(render.FORMATS[format](made))
+            if format == "qemu-args":
+                texts.append(render.qemu_args(made, _emulator(made, device_model)))
+            else:
+                texts.append(render.FORMATS[format](made))
     separator = "\n" if format == "text" else ""
     inputs.write(separator.join(texts), output)
     report.exit()
+
+
+def _emulator(made: Plan, name: str | None) -> str:
+    """Return whose words are meant; with several emulators it has to be said."""
+    names = [one.name for one in made.topology.device_models]
+    if name is None and len(names) == 1:
+        return names[0]
+    if name not in names:
+        lacking = f"there is no device model {name!r}" if name else "each device model has words of its own"
+        inputs.usage(f"{lacking}; say --device-model with one of: {', '.join(names)}")
+    return name
