@@ -328,6 +328,17 @@ CATALOG: dict[str, Entry] = {
         "guests/new.xml is not in the base",
         "warning",
     ),
+    "T373": Entry(
+        "plan out of date",
+        "The plan that is committed beside the document is not the one that it makes. See what changed, and "
+        "write it again: `translator plan --update`.",
+        "guest.xml was edited, and guest.plan.json was not",
+    ),
+    "T374": Entry(
+        "plan missing",
+        "There is no plan beside the document. Write it: `translator plan --update`.",
+        "guest.xml without guest.plan.json",
+    ),
     # Host
     "T401": Entry("no xenstored", "No xenstored answers there. Is this dom0, and may you?", "--xenstore /nowhere"),
     "T402": Entry(

@@ -77,19 +77,28 @@ class Tally:
 
     def sentence(self) -> str:
         """Say how much there is of what."""
-        if not self.total:
-            return "no difference"
-        names = ("add", "remove", "change", "move")
-        what = ", ".join(f"{getattr(self.changes, name)} to {name}" for name in names if getattr(self.changes, name))
-        noticed = f"guests notice {self.changes.guest_visible}" if self.changes.guest_visible else "no guest notices"
-        needs = {"none": "nothing to be done", "hot-plug": "hot-plug", "restart": "a restart"}[self.requires]
-        return f"{what}; {noticed}; requires {needs}"
+        return _sentence(self.changes, self.requires)
 
     def about_files(self) -> str:
         """Say how many files are how."""
         words = {"same": "the same", **{name: name for name in ("changed", "added", "removed", "refused")}}
         told = [f"{count} {words[name]}" for name, count in self.files.items() if count]
         return f"{_count(sum(self.files.values()), 'file')}: {', '.join(told) or 'none'}"
+
+
+def sentence(delta: Delta) -> str:
+    """Say how much there is of what."""
+    return _sentence(delta.summary, delta.requires)
+
+
+def _sentence(changes: Summary, requires: Requires) -> str:
+    names = ("add", "remove", "change", "move")
+    what = ", ".join(f"{getattr(changes, name)} to {name}" for name in names if getattr(changes, name))
+    if not what:
+        return "no difference"
+    noticed = f"guests notice {changes.guest_visible}" if changes.guest_visible else "no guest notices"
+    needs = {"none": "nothing to be done", "hot-plug": "hot-plug", "restart": "a restart"}[requires]
+    return f"{what}; {noticed}; requires {needs}"
 
 
 # What a change is called
@@ -129,7 +138,7 @@ def noticed_first(changes: Iterable[Change]) -> list[Change]:
     return sorted(changes, key=lambda change: not change.guest_visible)
 
 
-def _source(change: Change) -> Source | None:
+def source(change: Change) -> Source | None:
     """Return where in the new document it stands; None for what is not there."""
     return change.after.source if isinstance(change.after, (Controller, Device)) else None
 
@@ -165,8 +174,8 @@ def text(review: Review) -> Iterator[str]:
 def _change(change: Change, styled: Callable[..., str]) -> Iterator[str]:
     color = _COLORS[change.action]
     notes = f"guest notices: {change.reason}" if change.reason else "backend only"
-    source = _source(change)
-    where = f" (line {source.line})" if source else ""
+    place = source(change)
+    where = f" (line {place.line})" if place else ""
     sign = styled(SIGNS[change.action], fg=color, bold=True)
     note = styled(f"[{notes}; requires {change.requires}]", bold=change.guest_visible, dim=not change.guest_visible)
     yield f"{sign} {styled(escape.visible(headline(change)), fg=color)}{where}  {note}"
@@ -259,14 +268,14 @@ def findings(one: Compared) -> Iterator[Diagnostic]:
         words = {"add": "added", "remove": "removed", "change": "changed", "move": "moved"}[change.action]
         message = f"{headline(change)} was {words}" + (f" ({told})" if told else "")
         noticed = f"the guest notices: {change.reason}" if change.reason else "the guest does not notice"
-        source = _source(change)
+        place = source(change)
         yield Diagnostic(
             code="T370" if change.guest_visible else "T371",
             severity="warning" if change.guest_visible else "note",
             message=escape.visible(f"{message}; {noticed}; requires {change.requires}"),
             file=one.path,
-            line=source.line if source else None,
-            column=source.column if source else None,
+            line=place.line if place else None,
+            column=place.column if place else None,
         )
 
 

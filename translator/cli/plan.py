@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 @click.option("--format", "format", type=click.Choice(list(render.FORMATS)), default="text", help="What to print.")
 @click.option("--device-model", metavar="NAME", help="With qemu-args: the words of this one of several emulators.")
 @options.output
+@click.option(
+    "--check", is_flag=True, help="Compare with the committed NAME.plan.json beside each NAME.xml; print none."
+)
+@click.option("--update", is_flag=True, help="Write NAME.plan.json beside each NAME.xml.")
 @options.probing
 @options.planning
 @options.max_size
@@ -30,6 +34,8 @@ def command(
     format: str,
     device_model: str | None,
     output: Path | None,
+    check: bool,
+    update: bool,
     probing: Probing,
     planning: Planning,
     max_size: int,
@@ -39,6 +45,16 @@ def command(
     if device_model is not None and format != "qemu-args":
         inputs.usage("--device-model goes with --format qemu-args")
     report = reporting.report()
+    if check or update:
+        from translator.cli import committed
+
+        if check and update:
+            inputs.usage("--check tells what --update would write: take one of them")
+        if output is not None:
+            inputs.usage(f"--output goes with neither --check nor --update, and {str(output)!r} would not be written")
+        committed.check(files, planning, report, max_size, update=update)
+        report.exit()
+        return
     texts = []
     for name, data in inputs.documents(files, report, max_size):
         with report.document(name):
