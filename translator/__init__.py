@@ -33,7 +33,10 @@ from translator.resolve import resolve
 from translator.topology import Controller, Device, Topology
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from translator.domain import SharePolicy
+    from translator.drivers import Driver
     from translator.steps import Coldplug
     from translator.topology import Layout
 
@@ -97,6 +100,7 @@ def plan(
     coldplug: Coldplug = "auto",
     usbback: bool = False,
     device_models: SharePolicy | None = None,
+    probed: Mapping[str, Driver | None] | None = None,
 ) -> Plan:
     """Return the plan that makes a domain have what its document says.
 
@@ -107,6 +111,7 @@ def plan(
         usbback: whether the backend domain has the kernel's PVUSB backend, for controllers without a model.
         device_models: how the controllers of a Xen HVM guest are shared out: `primary`, `single`,
             `per-controller` or `named`; None: as the document says.
+        probed: what a QEMU was found to have, for overrides of properties that only it knows; see `translator.probe`.
 
     Raises:
         DocumentError: what the document says cannot be; with all its faults.
@@ -116,17 +121,17 @@ def plan(
     if domid is not None:
         domain = msgspec.structs.replace(domain, domid=domid)
     try:
-        topology, warnings, busses = resolve(domain, layout=layout, usbback=usbback, device_models=device_models)
+        resolution = resolve(domain, layout=layout, usbback=usbback, device_models=device_models, probed=probed)
     except DocumentError as error:
         raise DocumentError(pinpoint(error.diagnostics, domain.data)) from None
     return compile_plan(
-        topology,
+        resolution.topology,
         coldplug=coldplug,
-        busses=busses.used,
-        untranslated=domain.untranslated,
+        busses=resolution.busses.used,
+        untranslated=(*domain.untranslated, *resolution.untranslated),
         diagnostics=[
             msgspec.structs.replace(warning, file=None)
-            for warning in pinpoint((*domain.warnings, *warnings), domain.data)
+            for warning in pinpoint((*domain.warnings, *resolution.warnings), domain.data)
         ],
     )
 

@@ -339,6 +339,40 @@ CATALOG: dict[str, Entry] = {
         "There is no plan beside the document. Write it: `translator plan --update`.",
         "guest.xml without guest.plan.json",
     ),
+    "T375": Entry(
+        "override of no device",
+        "A `<qemu:device>` names its device by alias: the document's own, or the id that the device gets in QEMU. "
+        "Paravirtual controllers and what is on them have no device in QEMU.",
+        "<qemu:device alias='ubs'>",
+    ),
+    "T376": Entry(
+        "no such property",
+        "QEMU's driver has no property of this name that is known here; docs/models.md lists those there are. With "
+        "`plan --probe` a running QEMU is asked, and its word holds too.",
+        "<qemu:property name='slotz' type='unsigned' value='32'/>",
+    ),
+    "T377": Entry(
+        "value not for this property",
+        "A property takes a number (signed or unsigned), a truth value (bool: true or false) or a text (string), and "
+        "many have a range.",
+        "<qemu:property name='slots' type='unsigned' value='65'/>",
+    ),
+    "T378": Entry(
+        "property not to be overridden",
+        "Where a device sits, how many ports it has and what is behind it follows from the document's elements, and "
+        "is said there.",
+        "<qemu:property name='port' type='string' value='2'/>",
+    ),
+    "T379": Entry(
+        "property given twice",
+        "One device gets a property once.",
+        "two <qemu:property name='slots'/> for one alias",
+    ),
+    "T380": Entry(
+        "nothing to remove",
+        "Type `remove` takes away a property that the device would be given otherwise; this one it is not given.",
+        "<qemu:property name='slots' type='remove'/>",
+    ),
     # Host
     "T401": Entry("no xenstored", "No xenstored answers there. Is this dom0, and may you?", "--xenstore /nowhere"),
     "T402": Entry(

@@ -278,6 +278,29 @@ class Label(msgspec.Struct, frozen=True):
     source: Source
 
 
+class OverrideProperty(msgspec.Struct, frozen=True):
+    """One `<qemu:property>`: `type` is string, signed, unsigned, bool or remove, `value` the document's text."""
+
+    name: str
+    type: str
+    value: str | None
+    path: str
+    source: Source
+
+
+class Override(msgspec.Struct, frozen=True):
+    """One `<qemu:device>`: the properties that QEMU's device of this alias gets.
+
+    `elsewhere` says that the alias is one that libvirt gives to something in the document that may be no USB device.
+    """
+
+    alias: str
+    path: str
+    source: Source
+    properties: tuple[OverrideProperty, ...]
+    elsewhere: bool
+
+
 class Domain(msgspec.Struct, frozen=True, kw_only=True):
     """One `<domain>`: controllers and devices in document order.
 
@@ -315,6 +338,7 @@ class Domain(msgspec.Struct, frozen=True, kw_only=True):
     pci_taken: tuple[PciAddress, ...]
     device_models: DeviceModelsElement | None
     warnings: tuple[Diagnostic, ...]
+    overrides: tuple[Override, ...] = ()
 
     def controllers_of(self, family: Family) -> Iterable[ControllerElement]:
         """Return the controllers of a family, in order."""

@@ -67,6 +67,19 @@ class _Rules:
         return None
 
     @cached_property
+    def vocabularies(self) -> frozenset[str]:
+        """The namespaces of the declared children, and of those that others may come from: "" for none."""
+        return frozenset({"", *(_namespace(name) for name in self.children)})
+
+    @cached_property
+    def opens_vocabularies(self) -> bool:
+        """Whether elements of other vocabularies are looked at where they are declared."""
+        return any(
+            isinstance(item, XsdAnyElement) and item.process_contents == "lax" and not item.is_namespace_allowed("")
+            for item in self._particles
+        )
+
+    @cached_property
     def required_children(self) -> tuple[str, ...]:
         """The children that must be there: those of a sequence that are no part of a choice."""
         if self.text is not None or self._type.content.model != "sequence":
@@ -76,6 +89,10 @@ class _Rules:
         )
 
 
+def _namespace(name: str) -> str:
+    return name[1:].partition("}")[0] if name.startswith("{") else ""
+
+
 def _is_required(attribute: Any) -> bool:
     return getattr(attribute, "use", None) == "required"
 
@@ -83,7 +100,8 @@ def _is_required(attribute: Any) -> bool:
 class _Schema:
     def __init__(self) -> None:
         # a plain table: the one of xmlschema's own composes a name at every look-up
-        self.declarations = dict(xmlschema.XMLSchema10(str(schema_dir() / "domain.xsd")).elements.items())
+        schema = xmlschema.XMLSchema10(str(schema_dir() / "domain.xsd"))
+        self.declarations = {str(name): declaration for name, declaration in schema.maps.elements.items()}
         self._rules: dict[Any, _Rules] = {}
 
     def rules(self, declaration: Any) -> _Rules:
@@ -157,10 +175,13 @@ class _Walk:
 
     def _below(self, element: _Element, rules: _Rules) -> Iterator[tuple[_Element, Any]]:
         """Yield the children that are looked at, each with its declaration, or None for an unknown one."""
-        for child in element.iterchildren("{}*"):
+        for child in element.iterchildren("*"):
             name = str(child.tag)
             if name in rules.children:
                 yield child, rules.children[name]
+            elif name.startswith("{"):
+                if rules.opens_vocabularies and name in self._schema.declarations:
+                    yield child, self._schema.declarations[name]
             elif rules.other_children == "lax":
                 yield child, self._schema.declarations.get(name)
 
@@ -201,13 +222,16 @@ class _Walk:
 
     def _child_faults(self, element: _Element, rules: _Rules) -> Iterator[Diagnostic]:
         present: set[str | None] = set()
-        for child in element.iterchildren("{}*"):
+        for child in element.iterchildren("*"):
             name = str(child.tag)
+            if _namespace(name) not in rules.vocabularies:
+                continue
             present.add(name)
             if name not in rules.children and rules.other_children is None:
                 message = f"element {_tag(child)} is not allowed in {_tag(element)}"
                 present.add(_nearest(name, list(rules.children)))
-                yield self._diagnostic("T201", message, _suggestion(name, list(rules.children)), child)
+                local = [one.rpartition("}")[2] for one in rules.children]
+                yield self._diagnostic("T201", message, _suggestion(name.rpartition("}")[2], local), child)
         for name in rules.required_children:
             if name not in present:
                 yield self._diagnostic("T205", f"{_tag(element)} lacks a <{name}> element", None, element)

@@ -17,6 +17,7 @@ OLDEST_QEMU = "4.2"
 
 # QEMU's own words for types.
 Type = Literal["bool", "uint8", "uint32", "int32", "size", "str", "OnOffAuto", "BlockdevOnError"]
+Kind = type[bool] | type[int] | type[str]
 _RANGES: dict[Type, tuple[int, int]] = {
     "uint8": (0, 2**8 - 1),
     "uint32": (0, 2**32 - 1),
@@ -66,6 +67,13 @@ class Knob(msgspec.Struct, frozen=True, kw_only=True):
         return self.words or _WORDS.get(self.type, ())
 
     @property
+    def kind(self) -> Kind:
+        """What its values are in JSON."""
+        if self.type == "bool":
+            return bool
+        return int if self.range else str
+
+    @property
     def possible(self) -> str:
         """What it may be, for a reader."""
         if self.type == "bool":
@@ -80,9 +88,8 @@ class Knob(msgspec.Struct, frozen=True, kw_only=True):
         """Return what is wrong with a value, and None if QEMU takes it; a placeholder stands for any value."""
         if isinstance(value, str) and "${" in value:
             return None
-        kind: type = {"bool": bool}.get(self.type, str) if not self.range else int
-        if type(value) is not kind:
-            return f"it takes {_KINDS[kind]}, {self.possible}"
+        if type(value) is not self.kind:
+            return f"it takes {_KINDS[self.kind]}, {self.possible}"
         if self.range and not self.range[0] <= msgspec.convert(value, int) <= self.range[1]:
             return f"it takes {self.possible}"
         if self.choices and value not in self.choices:
@@ -90,7 +97,7 @@ class Knob(msgspec.Struct, frozen=True, kw_only=True):
         return None
 
 
-_KINDS: dict[type, str] = {bool: "a truth value", int: "a number", str: "a text"}
+_KINDS: dict[Kind, str] = {bool: "a truth value", int: "a number", str: "a text"}
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

@@ -77,6 +77,7 @@ class _Normalizer:
         self.domain = domain
         self.topology = resolution.topology
         self.busses = resolution.busses.added
+        self.called = {override.alias for override in domain.overrides}
         self.edits: list[tuple[int, int, str]] = []  # from where to where in the original, and what stands there now
         self.line_end = "\r\n" if b"\r\n" in self.original else "\n"
 
@@ -115,7 +116,7 @@ class _Normalizer:
         self.set(element, {"index": str(controller.index)} if said.index is None else {})
         self.set(element, {"model": controller.model} if said.model is None else {})
         address = _pci_address(controller) if said.pci is None else None
-        self.complete(element, address, _alias(controller.id))
+        self.complete(element, address, self.alias(said, controller.id))
 
     def companion(self, element: _Element, said: ControllerElement, companion: Companion, index: int) -> None:
         self.set(element, {"index": str(index)} if said.index is None else {})
@@ -126,11 +127,15 @@ class _Normalizer:
     def ccid(self, element: _Element, said: DeviceElement, controller: Controller) -> None:
         self.set(element, {"index": str(controller.index)} if said.index is None else {})
         address = _usb_address(controller.place) if controller.place and not _explicit(said) else None
-        self.complete(element, address, _alias(controller.id))
+        self.complete(element, address, self.alias(said, controller.id))
 
     def device(self, element: _Element, said: DeviceElement, device: Device) -> None:
         address = _card_address(device) if device.family == "ccid" else _usb_address(_place(device))
-        self.complete(element, None if _explicit(said) else address, _alias(device.id))
+        self.complete(element, None if _explicit(said) else address, self.alias(said, device.id))
+
+    def alias(self, said: ControllerElement | DeviceElement, id: str | None) -> _New | None:
+        """Return the alias that tells the id; the document's own stays where it is called by that."""
+        return None if said.alias is not None and said.alias in self.called else _alias(id)
 
     def added(self) -> list[_New]:
         """Return the elements of what the document leaves out, hubs in the order of their ids.

@@ -15,6 +15,7 @@ from translator.inventory import Part, inventory
 from translator.models import XEN_MACHINES, machine_row
 from translator.parse_device_models import read_device_models
 from translator.parse_devices import Devices
+from translator.parse_override import overrides
 from translator.pci import BOARDS
 from translator.reader import DOMID_MAX, Place, Reader, possible, quoted
 from translator.topology import Untranslated
@@ -113,6 +114,7 @@ class _Parser(Reader):
             pci_taken=tuple(self.pci_taken(places)) if hypervisor == "xen" else (),
             device_models=read_device_models(self, root),
             warnings=self.document.warnings,
+            overrides=tuple(overrides(self, place, places)),
         )
         if self.faults:
             raise DocumentError(self.faults)

@@ -22,21 +22,33 @@ from translator.peripherals import Peripherals
 from translator.topology import PRIMARY, DeviceModel, DomainIdentity, Topology
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from translator.domain import Domain, SharePolicy
+    from translator.drivers import Driver
     from translator.errors import Diagnostic
-    from translator.topology import Layout
+    from translator.topology import Layout, Untranslated
 
 
 class Resolution(NamedTuple):
-    """A topology, what is to be said about it without refusing it, and the PCI busses that it brings along."""
+    """A topology, what is to be said about it without refusing it, and the PCI busses that it brings along.
+
+    `untranslated` are overrides of devices that are not in it.
+    """
 
     topology: Topology
     warnings: tuple[Diagnostic, ...]
     busses: Busses
+    untranslated: tuple[Untranslated, ...] = ()
 
 
 def resolve(
-    domain: Domain, *, layout: Layout | None = None, usbback: bool = False, device_models: SharePolicy | None = None
+    domain: Domain,
+    *,
+    layout: Layout | None = None,
+    usbback: bool = False,
+    device_models: SharePolicy | None = None,
+    probed: Mapping[str, Driver | None] | None = None,
 ) -> Resolution:
     """Return what sits where.
 
@@ -44,6 +56,7 @@ def resolve(
         layout: where a Xen domain's records live, libxl if None; a QEMU domain has its own.
         usbback: whether the backend domain has the kernel's PVUSB backend, which `auto` then prefers to QEMU's.
         device_models: how the controllers are shared out among them, instead of what the document says.
+        probed: what a QEMU was found to have, for overrides of what the registry does not know.
 
     Raises:
         DocumentError: with every fault; their places are the elements', in path and line.
@@ -58,6 +71,7 @@ def resolve(
     placed = [part.settle(places) for part in parts.values()]
     if findings.faults:
         raise DocumentError(findings.faults)
+    untranslated: tuple[Untranslated, ...] = ()
     topology = Topology(
         domain=DomainIdentity(
             name=domain.name,
@@ -74,6 +88,10 @@ def resolve(
         devices=tuple(device for part in placed for device in part.devices),
     )
     topology = share_out(domain, topology, device_models, findings)
+    if domain.overrides:
+        from translator.override import override  # brings in all that is known of properties
+
+        topology, untranslated = override(topology, domain, findings, probed)
     if findings.faults:
         raise DocumentError(findings.faults)
-    return Resolution(topology, tuple(findings.warnings), busses)
+    return Resolution(topology, tuple(findings.warnings), busses, untranslated)

@@ -14,10 +14,10 @@ from translator.cli.inputs import usage
 from translator.report import EXIT_HOST
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
     from translator.cli.options import Connecting, Journaling, Probing
-    from translator.drivers import KnownDrivers
+    from translator.drivers import Driver, KnownDrivers
     from translator.errors import Diagnostic
     from translator.hosts.qmp import Qmp
     from translator.plan import Plan
@@ -74,6 +74,13 @@ def with_monitor(probing: Probing, ask: Callable[[Qmp, KnownDrivers], Awaitable[
             await monitor.close()
 
     return asyncio.run(work())
+
+
+def drivers_at(probing: Probing) -> Mapping[str, Driver | None]:
+    """Return what the QEMU that --probe names has of the registry's drivers."""
+    from translator.probe import survey
+
+    return with_monitor(probing, survey).drivers
 
 
 def compare(made: Plan, probing: Probing) -> tuple[Diagnostic, ...]:

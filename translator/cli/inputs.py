@@ -13,9 +13,10 @@ import translator
 from translator.domain import MAX_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from translator.cli.options import Planning
+    from translator.drivers import Driver
     from translator.plan import Plan
     from translator.report import Report
 
@@ -54,13 +55,20 @@ def single(file: str, command: str, report: Report, max_size: int) -> tuple[str,
     return inputs[0]
 
 
-def plan_of(data: bytes, name: str, planning: Planning | None = None, max_size: int = MAX_SIZE) -> Plan:
-    """Return the plan that the input is, or that it makes."""
+def plan_of(
+    data: bytes,
+    name: str,
+    planning: Planning | None = None,
+    max_size: int = MAX_SIZE,
+    *,
+    probed: Mapping[str, Driver | None] | None = None,
+) -> Plan:
+    """Return the plan that the input is, or that it makes; `probed` is what a QEMU was found to have."""
     if _is_plan(data):
         made = translator.Plan.from_json(data)
         return made.bind(domid=planning.domid) if planning is not None and planning.domid else made
     options = {} if planning is None else msgspec.structs.asdict(planning)
-    return translator.plan(translator.load(data, file=name, max_size=max_size), **options)
+    return translator.plan(translator.load(data, file=name, max_size=max_size), probed=probed, **options)
 
 
 def write(text: str | bytes, output: Path | None) -> None:

@@ -10,9 +10,11 @@ from translator import render
 from translator.cli import inputs, options
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from translator.cli.options import Planning, Probing, Reporting
+    from translator.drivers import Driver
     from translator.plan import Plan
 
 
@@ -56,9 +58,14 @@ def command(
         report.exit()
         return
     texts = []
+    probed: Mapping[str, Driver | None] | None = None
     for name, data in inputs.documents(files, report, max_size):
         with report.document(name):
-            made = inputs.plan_of(data, name, planning, max_size)
+            if probing.probe is not None and probed is None:
+                from translator.cli.hosts import drivers_at
+
+                probed = drivers_at(probing)
+            made = inputs.plan_of(data, name, planning, max_size, probed=probed)
             report.warnings(made.diagnostics, name)
             if probing.probe is not None:
                 from translator.cli.hosts import compare

@@ -147,7 +147,13 @@ class UsbSteps:
             f"controller:ccid:{controller.index}",
             stage,
             usb.device_model,
-            {"driver": controller.driver, "id": controller.id, "bus": f"{usb.id}.0", "port": place.port},
+            {
+                "driver": controller.driver,
+                **controller.properties,
+                "id": controller.id,
+                "bus": f"{usb.id}.0",
+                "port": place.port,
+            },
             f"{verb} the smartcard reader {at} port {place.port} of controller {usb.index}.{implied(controller)}",
             controller.source,
         )
@@ -164,13 +170,13 @@ class UsbSteps:
             yield self.steps.backend(f"{id}:{backend.part}", stage, controller.device_model, backend, device)
         values = {**device.properties, "id": device.id, "bus": f"{controller.id}.0", "port": device.port}
         keys = DEVICE_KINDS[device.kind].keys
-        assert set(device.properties) <= set(keys), "every property has a place in libvirt's order"
         where = f"port {device.port} of controller {controller.index}" if not place else "the reader"
         yield self.steps.added(
             id,
             stage,
             controller.device_model,
-            {"driver": device.driver} | {key: values[key] for key in keys if key in values},
+            # in libvirt's order, and behind it what the document gives besides
+            {"driver": device.driver} | {key: values[key] for key in keys if key in values} | device.properties,
             f"{verb} the {named(device)} {at} {where}.",
             device.source,
         )

@@ -1,0 +1,118 @@
+"""Properties by `<qemu:override>`: what a document gives past the schema's elements reaches QEMU as it is meant."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+import translator
+from tests.conftest import FIXTURES
+from tests.servers import Qemu, require
+from translator import render
+from translator.drivers import Property
+from translator.normalize import normalize
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CASE = FIXTURES / "plans/kvm-overridden-properties/domain.xml"
+
+
+def test_a_real_qemu_takes_every_value(tmp_path: Path) -> None:
+    require(Qemu)
+    image = tmp_path / "stick.img"
+    image.write_bytes(bytes(1 << 20))
+    plan = translator.plan(translator.load(CASE.read_bytes().replace(b"/srv/stick.img", str(image).encode())))
+    expected = {
+        ("usb", "slots"): 32,
+        ("usb", "msi"): "off",
+        ("ua-pointer", "usb_version"): 1,
+        ("ua-pointer", "msos-desc"): False,
+        ("usb-disk0", "removable"): False,
+        ("usb-disk0", "logical_block_size"): 4096,
+        ("usb-disk0", "physical_block_size"): 4096,
+        ("usb-disk0", "werror"): "stop",
+    }
+
+    async def scenario(words: list[str]) -> None:
+        with Qemu(words=words) as qemu:
+            async with translator.Host(qmp=qemu.socket) as host:
+                await host.apply(plan)
+                monitor = await host.qmp("primary", None)
+                for (id, name), value in expected.items():
+                    got = await monitor.execute("qom-get", {"path": f"/machine/peripheral/{id}", "property": name})
+                    assert (type(got), got) == (type(value), value), f"{id}.{name}"
+
+    asyncio.run(scenario([]))
+    launched = translator.plan(
+        translator.load(CASE.read_bytes().replace(b"/srv/stick.img", str(image).encode())), coldplug="all"
+    )
+    asyncio.run(scenario(shlex.split(render.qemu_args(launched))))
+
+
+def test_normalize_leaves_overrides_alone() -> None:
+    data = CASE.read_bytes()
+    normal = normalize(data)
+    begin, end = data.index(b"  <qemu:override>"), data.index(b"</domain>")
+    assert data[begin:end] in normal
+    assert [step.action for step in translator.plan(translator.load(normal)).steps] == [
+        step.action for step in translator.plan(translator.load(data)).steps
+    ]
+
+
+def test_what_only_a_qemu_knows_is_taken_on_its_word() -> None:
+    data = CASE.read_bytes().replace(b"name='slots'", b"name='lanes'")
+    with pytest.raises(translator.DocumentError, match=r"T376.*no property 'lanes' that is known here"):
+        translator.plan(translator.load(data))
+    probed = {"nec-usb-xhci": {"lanes": Property("uint8", 1), "map": Property("list")}}
+    plan = translator.plan(translator.load(data), probed=probed)
+    assert '"lanes": 32' in plan.to_json()
+    for wrong, message in (
+        (data.replace(b"value='32'", b"value='256'"), "T377.*it takes 0 to 255"),
+        (data.replace(b"lanes", b"tracks"), "T376.*has no property 'tracks'\n"),
+        (data.replace(b"lanes", b"map"), "T376"),  # of a type that no document can write
+    ):
+        with pytest.raises(translator.DocumentError, match=message):
+            translator.plan(translator.load(wrong), probed=probed)
+
+
+@pytest.mark.parametrize(
+    "alias", ["video0", "net0", "input2", "hostdev0", "pci.3", "scsi0-0-0-1", "virtio-disk12", "ua-card", "balloon0"]
+)
+def test_what_is_no_device_of_ours_is_left_to_others(alias: str) -> None:
+    text = CASE.read_text().replace("alias='video0'", f"alias='{alias}'")
+    text = text.replace(
+        "<video>",
+        "<interface type='user'/><memballoon model='virtio'/>"
+        "<hostdev mode='subsystem' type='pci'><source><address bus='5'/></source></hostdev>"
+        "<sound model='ich9'><alias name='ua-card'/></sound><video>",
+    )
+    plan = translator.plan(translator.load(text.encode()))
+    assert plan.untranslated[-1].element == "/domain/qemu:override[1]/qemu:device[4]"
+
+
+@pytest.mark.parametrize("alias", ["net1", "input9", "video7", "usb1", "hub0", "ua-none", "sausage", "usb-disk1"])
+def test_an_alias_that_nothing_has_is_refused(alias: str) -> None:
+    text = CASE.read_text().replace("alias='video0'", f"alias='{alias}'")
+    with pytest.raises(translator.DocumentError, match=f"T375.*no device has the alias '{alias}'"):
+        translator.plan(translator.load(text.encode()))
+
+
+def test_a_placeholder_cannot_be_smuggled_in() -> None:
+    text = CASE.read_text().replace("value='stop'", "value='${domid}'")
+    with pytest.raises(translator.DocumentError, match="T319"):
+        translator.plan(translator.load(text.encode()))
+
+
+def test_many_faults_do_not_take_long() -> None:
+    many = "".join(f"<qemu:property name='slot{number}' type='remove'/>" for number in range(60_000))
+    text = CASE.read_text().replace("<qemu:property name='slots' type='unsigned' value='32'/>", many)
+    began = time.process_time()
+    with pytest.raises(translator.DocumentError) as caught:
+        translator.plan(translator.load(text.encode()))
+    assert time.process_time() - began < 60
+    assert len(caught.value.diagnostics) == 60_000
