@@ -461,6 +461,31 @@ CATALOG: dict[str, Entry] = {
         "a qusb2 controller becomes a xenusb2, with --replace: the guest sees a replug",
         severity="note",
     ),
+    "T437": Entry(
+        "attached already",
+        "A host device is given to one guest at a time, and once; the message says where it is.",
+        "translator attach guest hostdev:1.8, twice",
+    ),
+    "T438": Entry(
+        "not attached",
+        "The running domain has no such controller or device; the message lists what it has.",
+        "translator detach guest mouse, of a guest with a tablet only",
+    ),
+    "T439": Entry(
+        "several are meant",
+        "More than one thing on the domain is what was named. Name it by its place, such as 1:2.",
+        "translator detach guest hub, of a guest with two hubs",
+    ),
+    "T441": Entry(
+        "not to be attached",
+        "A fragment has to hold USB controllers or devices, of kinds that a running domain can be given.",
+        "translator attach guest - <<< \"<interface type='bridge'/>\"",
+    ),
+    "T442": Entry(
+        "the document cannot follow",
+        "What was asked of the running domain cannot be said in the document, which has something else there.",
+        "translator detach guest 1:2 --save guest.xml, of a document without that device",
+    ),
     "T460": Entry(
         "driver not in this QEMU",
         "The running QEMU was asked before the first step, and has no such driver: it is older, or built or packaged "

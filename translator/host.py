@@ -113,6 +113,42 @@ class Host:
             on_confirm=on_confirm,
         )
 
+    async def attach(
+        self,
+        *devices: str | bytes,
+        domid: int | None = None,
+        auto_controller: bool = True,
+        dry_run: bool = False,
+        on_step: Callable[[StepEvent], None] | None = None,
+    ) -> Applied:
+        """Attach devices to the running domain; see `translator.attach.attach`.
+
+        Args:
+            devices: each a word, such as `hostdev:1.8`, or the bytes of a fragment of domain XML.
+            domid: a Xen domain's id; None for the one QEMU that `qmp` names.
+        """
+        from translator.attach import Given, attach
+
+        given = [Given(one) for one in devices]
+        moved = await attach(
+            self, given, domid=domid, auto_controller=auto_controller, dry_run=dry_run, on_step=on_step
+        )
+        return moved.applied
+
+    async def detach(
+        self,
+        *devices: str | bytes,
+        domid: int | None = None,
+        force: bool = False,
+        dry_run: bool = False,
+        on_step: Callable[[StepEvent], None] | None = None,
+    ) -> Applied:
+        """Detach devices and controllers, and all that stands on them; see `translator.attach.detach`."""
+        from translator.attach import Given, detach
+
+        given = [Given(one) for one in devices]
+        return (await detach(self, given, domid=domid, force=force, dry_run=dry_run, on_step=on_step)).applied
+
     async def observe(self, *, domid: int | None = None) -> Topology:
         """Return what the running domain has: a Xen domain by its id, or the one QEMU that `qmp` names."""
         from translator.observe import observe

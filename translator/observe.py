@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from translator.host import Host
-    from translator.hosts.qmp import QomDevice
+    from translator.hosts.qmp import Qmp, QomDevice
     from translator.layouts import ControllerRecord, Layout
     from translator.topology import Family, Guest, Kind, Value
     from translator.topology import Layout as LayoutName
@@ -102,7 +102,7 @@ class _Reader:
         emulated = any(record.type == "emulated" for record in records)
         found: tuple[QomDevice, ...] = ()
         if emulated or expect_qmp or self.domid is None or self.host.names_monitor(PRIMARY):
-            found = await (await self.host.qmp(PRIMARY, self.domid)).devices(_PROPERTIES)
+            found = await self.devices_of(await self.host.qmp(PRIMARY, self.domid))
         by_index = {record.index: record for record in records}
         names: dict[str, int] = {}
         controllers = []
@@ -147,6 +147,24 @@ class _Reader:
                 for device in found
                 if device.port and device.driver not in DEVICE_DRIVERS and (controller := _bus(device)) in names
             },
+        )
+
+    async def devices_of(self, monitor: Qmp) -> tuple[QomDevice, ...]:
+        """Return QEMU's devices. A disk does not tell what is behind it: its SCSI child has that."""
+        found = await monitor.devices(_PROPERTIES)
+        disk = DEVICE_KINDS["disk"].driver
+        if not any(device.driver == disk for device in found):
+            return found
+        drives = await monitor.drives()
+
+        def node(device: QomDevice) -> str | None:
+            return next((node for path, node in drives.items() if path.startswith(f"{device.path}/")), None)
+
+        return tuple(
+            msgspec.structs.replace(device, properties={**device.properties, "drive": node(device)})
+            if device.driver == disk
+            else device
+            for device in found
         )
 
     async def identity(self) -> DomainIdentity:

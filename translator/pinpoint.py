@@ -41,6 +41,11 @@ def pinpoint(diagnostics: Iterable[Diagnostic], data: bytes) -> tuple[Diagnostic
     return tuple(sorted(placed, key=lambda one: (one.line or 0, one.column or 0, one.code)))
 
 
+def find(root: _Element, path: str) -> _Element | None:
+    """Return the first element at a diagnostic's path, such as `/domain/devices/input[3]/address`."""
+    return _Finder(root).find(path)
+
+
 class _Finder:
     """Finds elements by path. Each list of siblings is made once: lxml's own look-up would make it at every step."""
 

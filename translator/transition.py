@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """How far a domain may be changed.
 
-    prune    what the plan does not name goes
+    prune    what the plan does not name goes; where `only` is not None, no more than these subjects
     replace  a controller in the place of another one takes it
     force    controllers go without waiting for the guest and the backend, as with libxl's destroy
     """
@@ -38,6 +38,11 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     prune: bool = False
     replace: bool = False
     force: bool = False
+    only: frozenset[str] | None = None
+
+    def prunes(self, id: str) -> bool:
+        """Tell whether a subject may go that the plan does not name."""
+        return self.prune and (self.only is None or id in self.only)
 
 
 ADD_ONLY = Policy()
@@ -74,22 +79,22 @@ def transition(seen: Observation, plan: Plan, policy: Policy) -> Transition:
         if before is None:
             missing.add(change.id)
         elif after is None:
-            if policy.prune:
+            if policy.prunes(change.id):
                 leaving.add(change.id)
         elif change.id in seen.lacking and _record_fits(before, after):
             pass  # what is there is the plan's, and the rest of it comes
-        elif policy.replace if isinstance(before, Controller) else policy.prune or policy.replace:
+        elif policy.replace or (isinstance(before, Device) and policy.prunes(change.id)):
             leaving.add(change.id)
             missing.add(change.id)
             notes.append(_exchanged(seen.topology, before, after))
         else:
             raise _held(before, after)
     for id, part in parts.items():
-        holding = leaving & _below(part, seen.topology)
+        holding = leaving & stands_on(part, seen.topology)
         if holding and id not in leaving:
             if id in named:
                 missing.add(id)
-            elif not policy.prune:
+            elif not policy.prunes(id):
                 raise HostError(
                     "T414",
                     f"{_told(part)} is on {min(holding)}, which is to go, and the document does not name it",
@@ -252,28 +257,37 @@ def _irretrievable(device: Device) -> str | None:
 def _backends(topology: Topology, leaving: set[str]) -> Iterator[Step]:
     """Remove what was seen of the host's drivers behind devices; last, as QEMU does not say how they were made."""
     for device in topology.devices:
-        name = device.properties.get("chardev")
-        if subject(device) not in leaving or device.backends or not isinstance(name, str):
+        if subject(device) not in leaving or device.backends:
             continue
-        if device.kind == "redirdev":
-            continue  # QEMU has taken it along
-        yield Step(
-            id=f"{subject(device)}:remove-chardev",
-            stage="attach",
-            device_model=_model_of(topology, device),
-            action=QmpCommand("chardev-remove", {"id": name}),
-            undo=None,
-            undo_reason="QEMU does not say how it was made",
-            why=f"Close the host's end of the {device.kind}.",
-            source=None,
-        )
+        for part, action in _backends_of(device):
+            yield Step(
+                id=f"{subject(device)}:remove-{part}",
+                stage="attach",
+                device_model=_model_of(topology, device),
+                action=action,
+                undo=None,
+                undo_reason="QEMU does not say how it was made",
+                why=f"Close the host's end of the {device.kind}.",
+                source=None,
+            )
+
+
+def _backends_of(device: Device) -> Iterator[tuple[str, QmpCommand]]:
+    """Give the removals of what is behind one device; a redirdev's QEMU has taken along."""
+    chardev, drive = device.properties.get("chardev"), device.properties.get("drive")
+    if isinstance(chardev, str) and device.kind != "redirdev":
+        yield "chardev", QmpCommand("chardev-remove", {"id": chardev})
+    if isinstance(drive, str) and drive.endswith("-format"):  # ours, or libvirt's: see `blockdev`
+        yield "format", QmpCommand("blockdev-del", {"node-name": drive})
+        yield "storage", QmpCommand("blockdev-del", {"node-name": f"{drive.removesuffix('-format')}-storage"})
 
 
 def _foreign(seen: Observation, leaving: set[str], policy: Policy) -> Iterator[Step]:
     """Remove what somebody else has plugged into our controllers and is of no kind of ours."""
     for (index, port), device in sorted(seen.foreign.items()):
-        if not policy.prune:
-            if f"controller:usb:{index}" in leaving:
+        goes_along = f"controller:usb:{index}" in leaving
+        if not policy.prune or not (goes_along or policy.only is None):
+            if goes_along:
                 raise HostError(
                     "T414",
                     f"controller {index} is to go, and on its port {port} is a {device.driver} that the document "
@@ -330,7 +344,7 @@ def _parts(topology: Topology) -> Mapping[str, Controller | Device]:
     return {subject(part): part for part in parts}
 
 
-def _below(part: Controller | Device, topology: Topology) -> set[str]:
+def stands_on(part: Controller | Device, topology: Topology) -> set[str]:
     """Return the subjects that the part stands on: hubs, card readers and controllers."""
     if isinstance(part, Controller):
         return set() if part.place is None else _way(part.place.controller, part.place.port)
@@ -338,7 +352,7 @@ def _below(part: Controller | Device, topology: Topology) -> set[str]:
         return _way(part.controller, part.port) - {subject(part)}
     readers = {f"controller:{one.family}:{one.index}": one for one in topology.controllers if one.family == "ccid"}
     id = f"controller:ccid:{part.controller}"
-    return {id} | _below(readers[id], topology)
+    return {id} | stands_on(readers[id], topology)
 
 
 def _way(controller: int, port: str) -> set[str]:

@@ -20,6 +20,8 @@ COMMANDS: Mapping[str, str] = {
     "normalize": "translator.cli.normalize",
     "diff": "translator.cli.diff",
     "apply": "translator.cli.apply",
+    "attach": "translator.cli.attach",
+    "detach": "translator.cli.detach",
     "observe": "translator.cli.observe",
     "commit": "translator.cli.commit",
     "recover": "translator.cli.recover",

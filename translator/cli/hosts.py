@@ -97,6 +97,19 @@ async def domid_at(host: translator.Host, connecting: Connecting, domid: int | N
     return domid if connecting.name is None else await domid_of(host, connecting.name)
 
 
+async def domain_at(host: translator.Host, connecting: Connecting, domain: str) -> int | None:
+    """Return the id of the Xen domain of that id, name or UUID; None for the QEMU that --qmp alone names."""
+    from translator.attach import find_domain
+    from translator.errors import HostError
+
+    if connecting.qmp and connecting.xenstore is None and not domain.isdigit():
+        seen = (await host.observe()).domain
+        if domain not in (seen.name, seen.uuid):
+            raise HostError("T404", f"the QEMU there is {seen.name!r} with UUID {seen.uuid}, and not {domain!r}")
+        return None
+    return await find_domain(host, domain)
+
+
 def run(
     work: Coroutine[Any, Any, None],
     *,

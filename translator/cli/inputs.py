@@ -118,3 +118,22 @@ def read(stream: BinaryIO, max_size: int) -> bytes:
 
 def _is_plan(data: bytes) -> bool:
     return data[:1000].lstrip()[:1] == b"{"
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Put new content in a file's place, whole or not at all; its mode stays."""
+    import os
+    import shutil
+    import tempfile
+
+    try:
+        target = path.resolve()
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        shutil.copymode(target, temporary)
+        Path(temporary).replace(target)
+    except OSError as error:
+        usage(f"cannot write {str(path)!r}: {error.strerror}")

@@ -77,7 +77,7 @@ def _group(name: str, kind: type[msgspec.Struct], *options: Decorator) -> Decora
     def add(command: Callable[..., Any]) -> Any:
         @functools.wraps(command)
         def call(*args: Any, **kwargs: Any) -> Any:
-            fields = {field: kwargs.pop(field) for field in kind.__struct_fields__}
+            fields = {field: kwargs.pop(field, None) for field in kind.__struct_fields__}
             return command(*args, **kwargs, **{name: kind(**fields)})
 
         decorated: Any = call
@@ -147,15 +147,17 @@ planning = _group(
         help="How controllers are shared out among a Xen HVM guest's emulators, whatever the document says.",
     ),
 )
-connecting = _group(
-    "connecting",
-    Connecting,
+_reaching = (
     click.option("--xenstore", type=click.Path(path_type=Path), help="xenstored's socket or device."),
     click.option("--qmp", multiple=True, metavar="[NAME=]PATH", help="A QEMU's QMP socket."),
     click.option("--sysfs", type=click.Path(path_type=Path), default=Path("/sys"), help="Where the host's /sys is."),
     click.option("--timeout", callback=seconds, metavar="SECONDS", help="For each wait [default: 10]."),
-    click.option("--name", help="The running Xen domain's name."),
 )
+connecting = _group(
+    "connecting", Connecting, *_reaching, click.option("--name", help="The running Xen domain's name.")
+)
+reaching = _group("connecting", Connecting, *_reaching)  # for a command whose argument says which domain
+domain = click.argument("domain")
 state = click.option(
     "--state",
     type=click.Path(file_okay=False, path_type=Path),

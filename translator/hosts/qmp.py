@@ -210,6 +210,11 @@ class Qmp:
                 else:
                     awaited.discard(_deleted(event))
 
+    async def drives(self) -> dict[str, str]:
+        """Return the block node behind each device that has one, by the device's QOM path."""
+        blocks = msgspec.convert(await self.execute("query-block"), list[_Block])
+        return {one.qdev: one.inserted.name for one in blocks if one.qdev and one.inserted and one.inserted.name}
+
     async def devices(self, properties: Mapping[str, Sequence[str]] | None = None) -> tuple[QomDevice, ...]:
         """Return all devices that were added, by `-device` or `device_add`: first by id, then those without.
 
@@ -284,6 +289,15 @@ class _Number(msgspec.Struct):
 class _Version(msgspec.Struct):
     qemu: _Number
     package: str = ""
+
+
+class _BlockNode(msgspec.Struct):
+    name: str | None = msgspec.field(default=None, name="node-name")
+
+
+class _Block(msgspec.Struct):
+    qdev: str | None = None
+    inserted: _BlockNode | None = None
 
 
 class _QomEntry(msgspec.Struct):

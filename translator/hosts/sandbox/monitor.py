@@ -86,6 +86,8 @@ class Monitor:
             "query-chardev": self._query_chardev,
             "chardev-add": self._chardev_add,
             "chardev-remove": self._chardev_remove,
+            "query-block": self._query_block,
+            "query-named-block-nodes": self._query_block_nodes,
             "blockdev-add": self._blockdev_add,
             "blockdev-del": self._blockdev_del,
         }
@@ -101,6 +103,7 @@ class Monitor:
             "chardev-add": (("id", "backend"), ()),
             "chardev-remove": (("id",), ()),
             "blockdev-del": (("node-name",), ()),
+            "query-named-block-nodes": ((), ("flat",)),
         }
 
     # Clients
@@ -263,6 +266,23 @@ class Monitor:
         if self.machine.chardevs[id] is not None:
             raise QemuError(f"Chardev '{id}' is busy")
         del self.machine.chardevs[id]
+
+    def _query_block(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "device": "",
+                "qdev": f"{user.path}/{user.id}.0/legacy[0]",
+                "type": "unknown",
+                "removable": False,
+                "locked": False,
+                "inserted": {"node-name": name},
+            }
+            for name, user in self.machine.blockdevs.items()
+            if user is not None
+        ]
+
+    def _query_block_nodes(self, *, flat: bool = False) -> list[dict[str, Any]]:
+        return [{"node-name": name} for name in self.machine.blockdevs]
 
     def _blockdev_add(self, **options: Any) -> None:
         name = options.get("node-name")

@@ -1,0 +1,170 @@
+"""Devices come to a running domain, or leave it: look, decide what is wanted, and let `apply` bring it about."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from translator.apply import bring_about, domid_of
+from translator.diff import subject
+from translator.errors import HostError
+from translator.fragment import read_fragment, spell
+from translator.hotplug import Wanted, find_element, find_part, with_devices, without_devices
+from translator.observe import observe
+from translator.topology import PRIMARY, Controller
+from translator.transition import Policy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from translator.domain import Domain
+    from translator.host import Host
+    from translator.hotplug import Part
+    from translator.observe import Observation
+    from translator.outcome import Applied, StepEvent
+    from translator.topology import DomainIdentity, HostDevice, Place
+    from translator.topology import Layout as LayoutName
+
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+
+
+class Given(NamedTuple):
+    """What is to come or go: a word, or the XML of a fragment; `file` is what diagnostics call that."""
+
+    what: str | bytes
+    file: str | None = None
+
+
+class Moved(NamedTuple):
+    """What came or went, and what it took."""
+
+    parts: tuple[Part, ...]
+    applied: Applied
+
+
+async def attach(
+    host: Host,
+    given: Sequence[Given],
+    *,
+    domid: int | None,
+    layout: LayoutName | None = None,
+    place: Place | None = None,
+    auto_controller: bool = True,
+    dry_run: bool = False,
+    on_step: Callable[[StepEvent], None] | None = None,
+    before: Callable[[Wanted], None] | None = None,
+) -> Moved:
+    """Attach devices to a running domain, all of them or none.
+
+    Args:
+        domid: a Xen domain's id; None for the QEMU whose monitor the host names.
+        place: the controller and port that a word's device goes to; a fragment says so itself.
+        auto_controller: whether a controller may come along where no port is free.
+        before: is told what is wanted before anything is done, and may raise.
+
+    Raises:
+        DocumentError: a word or fragment is refused.
+        HostError: there is no room, a device is not there or is attached already, or as `apply`.
+    """
+    seen = await observe(host, domid=domid, layout=layout)
+    fragments = [_fragment(one, seen.topology.domain, place) for one in given]
+    hosts = await _host_devices(host, fragments)
+    usbback = host.sysfs.has_driver("usbback")
+
+    def wanted_of(seen: Observation, nodes: Iterable[str] = ()) -> Wanted:
+        return with_devices(
+            seen, fragments, hosts, auto_controller=auto_controller, usbback=usbback, block_nodes=nodes
+        )
+
+    wanted = wanted_of(seen)
+    emulated = {one.index for one in wanted.plan.topology.controllers if one.type == "emulated"}
+    if any((part.index if isinstance(part, Controller) else part.controller) in emulated for part in wanted.parts):
+        # QEMU may hold more than the records tell: its ids, its nodes
+        seen = await observe(host, domid=domid, layout=layout, expect_qmp=True)
+        nodes = await _block_nodes(host, domid) if any(one.disks for one in fragments) else ()
+        wanted = wanted_of(seen, nodes)
+    if before is not None:
+        before(wanted)
+    applied = await bring_about(wanted.plan, host, policy=Policy(), dry_run=dry_run, on_step=on_step)
+    return Moved(wanted.parts, applied)
+
+
+async def detach(
+    host: Host,
+    given: Sequence[Given],
+    *,
+    domid: int | None,
+    layout: LayoutName | None = None,
+    force: bool = False,
+    dry_run: bool = False,
+    on_step: Callable[[StepEvent], None] | None = None,
+    before: Callable[[Wanted], None] | None = None,
+) -> Moved:
+    """Detach devices and controllers, with all that stands on them; all or nothing.
+
+    Args:
+        given: a word may also be an id in QEMU, `controller:1`, or a port, `1:2`.
+        force: do not wait for guest and backend to let go of a controller.
+
+    Raises:
+        DocumentError, HostError: as `attach`; T438, it is not attached.
+    """
+    seen = await observe(host, domid=domid, layout=layout)
+    leaving: list[Part] = []
+    for one in given:
+        if isinstance(one.what, bytes):
+            fragment = read_fragment(one.what, seen.topology.domain, file=one.file)
+            leaving += (find_element(seen.topology, element) for element in fragment.controllers)
+            leaving += (find_element(seen.topology, element) for element in fragment.devices)
+        else:
+            leaving.append(find_part(seen.topology, one.what))
+    wanted = without_devices(seen, leaving)
+    if before is not None:
+        before(wanted)
+    policy = Policy(prune=True, force=force, only=frozenset(map(subject, wanted.parts)))
+    applied = await bring_about(wanted.plan, host, policy=policy, dry_run=dry_run, on_step=on_step)
+    return Moved(wanted.parts, applied)
+
+
+async def find_domain(host: Host, name: str) -> int:
+    """Return the id of the running Xen domain that is meant by its id, its name or its UUID.
+
+    Raises:
+        HostError: T403, there is none, or several have the name.
+    """
+    xenstore = await host.xenstore()
+    if re.fullmatch(r"[1-9][0-9]{0,4}", name) and await xenstore.read(f"/local/domain/{name}/name") is not None:
+        return int(name)
+    if name in ("0", "Domain-0"):
+        raise HostError("T403", "domain 0 is the host itself", "name a guest")
+    if _UUID.fullmatch(name):
+        for domid in await xenstore.children("/local/domain") or ():
+            vm = await xenstore.read(f"/local/domain/{domid}/vm") if domid.isdigit() else None
+            if vm is not None and vm.lower() == f"/vm/{name.lower()}":
+                return int(domid)
+        raise HostError("T403", f"no running domain has UUID {name}", "see `xl list -v`")
+    if name.isdigit():
+        raise HostError("T403", f"there is no domain {name}", "see `xl list` for those that run")
+    return await domid_of(host, name)
+
+
+def _fragment(given: Given, identity: DomainIdentity, place: Place | None) -> Domain:
+    text = given.what if isinstance(given.what, bytes) else spell(given.what, place)
+    return read_fragment(text, identity, file=given.file)
+
+
+async def _host_devices(host: Host, fragments: Sequence[Domain]) -> dict[str, HostDevice]:
+    found = {}
+    for fragment in fragments:
+        for element in fragment.devices:
+            if element.host is not None:
+                try:
+                    found[element.host.selector] = host.sysfs.find(element.host)
+                except HostError as error:
+                    source = element.source if fragment.file else None
+                    raise HostError(error.code, error.message, error.help, source) from error
+    return found
+
+
+async def _block_nodes(host: Host, domid: int | None) -> frozenset[str]:
+    return await (await host.qmp(PRIMARY, domid)).backends("blockdev-add")
