@@ -12,6 +12,7 @@ import translator
 from tests.conftest import FIXTURES, PROJECT
 from tests.servers import Qemu, require
 from translator import manual
+from translator.capabilities import Kind, capabilities
 from translator.errors import HostError
 from translator.hosts.qmp import Qmp
 from translator.knobs import GROUPS, knobs_of
@@ -29,6 +30,7 @@ from translator.models import (
     machine_row,
 )
 from translator.pci import BOARDS
+from translator.probe import differences
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -215,7 +217,7 @@ IMAGINARY = Model(
 def test_a_new_model_is_one_row_and_one_fixture(
     monkeypatch: pytest.MonkeyPatch, check_golden: Callable[[Path, str], None]
 ) -> None:
-    """Plan, manual and properties follow from the row."""
+    """Plan, manual, capabilities, probe and properties follow from the row."""
     monkeypatch.setitem(MODELS, IMAGINARY.name, IMAGINARY)
     monkeypatch.setitem(NAMES, IMAGINARY.name, IMAGINARY)
     monkeypatch.setitem(DRIVERS, "acme-usb-xhci", IMAGINARY)
@@ -229,3 +231,8 @@ def test_a_new_model_is_one_row_and_one_fixture(
     assert "[acme-xhci](#acme-xhci)" in manual.markdown(selection)
     assert [row["name"] for row in json.loads(manual.to_json(selection))["models"]] == ["acme-xhci"]
     assert CANONICAL[IMAGINARY.kind].name == "nec-xhci"
+    kind = Kind(hypervisor="kvm", guest="hvm", arch="x86_64", machine="pc")
+    offered = {one.name: one for family in capabilities(kind).families for one in family.controllers}
+    assert offered["acme-xhci"].hotplug
+    assert [str(one) for one in differences("acme-usb-xhci", None)] == ["acme-usb-xhci: not in this QEMU"]
+    assert '"streams": false' in plan.to_json()

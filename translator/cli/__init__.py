@@ -27,6 +27,7 @@ COMMANDS: Mapping[str, str] = {
     "recover": "translator.cli.recover",
     "sandbox": "translator.cli.sandbox",
     "models": "translator.cli.models",
+    "capabilities": "translator.cli.capabilities",
     "explain": "translator.cli.explain",
 }
 
