@@ -490,7 +490,7 @@ def test_every_fixture_applies_in_the_sandbox(case: Path) -> None:
             if plan.topology.domain.hypervisor == "xen":
                 plan = plan.bind(domid=guest.domid)
             async with translator.Host(
-                xenstore=embedded.xenstore_socket, qmp=guest.qmp_socket, sysfs=embedded.sysfs
+                xenstore=embedded.xenstore_socket, qmp=guest.qmp_sockets, sysfs=embedded.sysfs
             ) as host:
                 if case.name in UNSERVED:
                     with pytest.raises(HostError, match=UNSERVED[case.name]):

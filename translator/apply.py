@@ -215,7 +215,10 @@ async def bind(plan: Plan, host: Host) -> Plan:
             backends[backend] = await domid_of(host, backend)
         elif backend != 0 and await (await host.xenstore()).read(f"/local/domain/{backend}/name") is None:
             raise HostError("T403", f"there is no backend domain {backend}", "see `xl list` for those that run")
-    return plan.bind(domid=plan.topology.domain.domid, backends=backends, hostdevs=hostdevs)
+    domid = plan.topology.domain.domid
+    others = [one.name for one in plan.topology.device_models if one.name != PRIMARY]
+    sockets = {name: str(host.monitor_path(name, domid).absolute()) for name in others}
+    return plan.bind(domid=domid, backends=backends, hostdevs=hostdevs, qmps=sockets)
 
 
 async def domid_of(host: Host, name: str) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from translator.families import families
+from translator.layouts.emulators import record
 from translator.models import machine_row
 from translator.plan import Plan, QmpCommand, Step
 from translator.steps import AT_LAUNCH, Coldplug, Steps
@@ -42,7 +43,11 @@ def compile_plan(
     """
     return Plan(
         topology=topology,
-        steps=(*_bus_steps(topology, busses), *_family_steps(Steps(topology, coldplug, running=running))),
+        steps=(
+            *_bus_steps(topology, busses),
+            *_device_model_steps(topology),
+            *_family_steps(Steps(topology, coldplug, running=running)),
+        ),
         untranslated=tuple(untranslated),
         diagnostics=tuple(diagnostics),
     )
@@ -62,6 +67,26 @@ def launch_only(topology: Topology, *, running: bool) -> frozenset[str]:
     """Return the ids of the controllers and devices that cannot be plugged; or unplugged, where all this runs."""
     steps = _family_steps(Steps(topology, "auto", running=running))
     return frozenset(step.subject for step in steps if step.stage == "launch")
+
+
+def _device_model_steps(topology: Topology) -> Iterator[Step]:
+    """Record the device models besides the primary one, before anything that is theirs."""
+    for model in topology.device_models:
+        if model.name == PRIMARY:
+            continue
+        action, undo = record(topology.domain, model)
+        theirs = [one for one in topology.controllers if one.device_model == model.name]
+        what = ", ".join(f"{one.family} controller {one.index}" for one in theirs) or "nothing yet"
+        yield Step(
+            id=f"device-model:{model.name}",
+            stage="attach",
+            device_model=None,
+            action=action,
+            undo=undo,
+            undo_reason=None,
+            why=f"Record device model {model.name!r}, which emulates {what}, where whoever comes next looks for it.",
+            source=theirs[0].source if theirs else None,
+        )
 
 
 # QEMU's driver for the controller of a PCI bus. Source: virDomainControllerPCIModelName (conf/domain_conf.c).

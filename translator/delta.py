@@ -204,7 +204,7 @@ def lacking(plan: Plan, ids: Iterable[str]) -> tuple[Change, ...]:
                     action="add",
                     what="step",
                     id=step.id,
-                    family=step.id.split(":")[1],
+                    family=None if step.id.startswith("device-model:") else step.id.split(":")[1],
                     before=None,
                     after={"id": step.id, "why": step.why},
                     guest_visible=main,

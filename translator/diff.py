@@ -67,7 +67,7 @@ def _same(one: Controller | Device, other: Controller | Device) -> bool:
 def _shape(controller: Controller) -> tuple[object, ...]:
     companions = sorted((one.startport, one.driver) for one in controller.companions)
     shape = controller.type, controller.version, controller.driver, controller.ports, controller.backend
-    return *shape, companions, controller.place
+    return *shape, controller.device_model, companions, controller.place
 
 
 def _elsewhere(one: str | None, other: str | None) -> bool:

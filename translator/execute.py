@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -11,7 +12,7 @@ from translator.outcome import StepEvent
 from translator.plan import QmpCommand, Wait
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Sequence
 
     from translator.plan import Action, Step
 
@@ -70,22 +71,30 @@ async def execute(
     begun = set(done)
     at = ""
     current: Step | None = None
-    try:
-        for number, current in enumerate(steps):
+
+    async def carry_out(numbers: Iterable[int]) -> None:
+        nonlocal at, current
+        for number in numbers:
             if number in begun:
                 continue
-            at = f"step {current.id} failed: "
-            tell(StepEvent(current, "begin", number + 1, len(steps)))
-            _note(record, number)
+            step = steps[number]
+            tell(StepEvent(step, "begin", number + 1, len(steps)))
             try:
-                await _whole(_surely(performer, current.action, current.device_model), current.action)
+                _note(record, number)
+                await _whole(_surely(performer, step.action, step.device_model), step.action)
             except BaseException as failure:
-                if _may_have_happened(current, failure):
+                if _may_have_happened(step, failure):
                     begun.add(number)
+                if not at:  # the first failure is the reason; the others are what came of it
+                    current, at = step, f"step {step.id} failed: "
                 raise
             begun.add(number)
-            tell(StepEvent(current, "done", number + 1, len(steps)))
-        current, at = None, "the look at the result failed: "
+            tell(StepEvent(step, "done", number + 1, len(steps)))
+
+    try:
+        for lanes in _lanes(steps):
+            await _abreast([carry_out(lane) for lane in lanes])
+        at = "the look at the result failed: "
         await verify()
         at = ""
         if confirm is not None:
@@ -111,6 +120,35 @@ async def execute(
             failure.help,
             current.source if current else failure.source,
         ) from failure
+
+
+def _lanes(steps: Sequence[Step]) -> Iterator[list[list[int]]]:
+    """Yield numbers of steps in lanes that do not depend on each other: one for each device model.
+
+    What several device models need, or none, is between them in a lane of its own.
+    """
+    for shared, group in itertools.groupby(range(len(steps)), key=lambda number: steps[number].device_model is None):
+        lanes: dict[str | None, list[int]] = {}
+        for number in group:
+            lanes.setdefault(None if shared else steps[number].device_model, []).append(number)
+        yield list(lanes.values())
+
+
+async def _abreast(lanes: Sequence[Coroutine[object, object, None]]) -> None:
+    """Run the lanes at once; when one fails, stop the others between two steps, and fail with its reason."""
+    if len(lanes) == 1:
+        await lanes[0]
+        return
+    tasks = [asyncio.ensure_future(lane) for lane in lanes]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await to_the_end(asyncio.gather(*tasks, return_exceptions=True))
+    for task in tasks:
+        if task in done:
+            task.result()  # or what it failed with
 
 
 def _note(record: Record | None, number: int) -> None:

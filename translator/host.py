@@ -30,7 +30,8 @@ class Host:
 
     Args:
         xenstore: xenstored's socket, or its device.
-        qmp: the monitor's socket, or one for each device model; a Xen domain's primary one is libxl's if unnamed.
+        qmp: the monitor's socket, or one for each device model; a Xen domain's primary one is libxl's if unnamed,
+            and another one's is what the host's records say, or libxl's with its name behind it.
         sysfs: where the host's /sys is mounted.
         timeout_s: bounds every request and, when given, every wait; otherwise a wait's own limit holds.
         state: where applies keep journals, locks, and what QEMUs were found to have; None for none of it. Without
@@ -58,6 +59,7 @@ class Host:
         self._xenstore: Xenstore | None = None
         self._qmps: dict[Path, Qmp] = {}
         self._known_drivers: KnownDrivers | None = None
+        self._recorded: dict[tuple[int, str], Path] = {}  # by domid and device model
         self._named_for: dict[str, int | None] = {}  # which domain a named socket has turned out to be of
         from asyncio import Lock  # importing a plan's stages must not cost asyncio
 
@@ -183,6 +185,10 @@ class Host:
                 self._qmps[path] = await Qmp.connect(path, timeout_s=self.request_timeout_s)
             return self._qmps[path]
 
+    def learn_monitor(self, device_model: str, domid: int, path: str) -> None:
+        """Take the socket that the host's records have for a device model; one that was named counts for more."""
+        self._recorded[domid, device_model] = Path(path)
+
     def names_monitor(self, device_model: str) -> bool:
         """Tell whether a socket was named for the device model."""
         return device_model in self.qmp_paths
@@ -203,8 +209,10 @@ class Host:
                     "use a Host for each domain, or leave qmp out to use libxl's own sockets",
                 )
             return named
-        if device_model == PRIMARY and domid is not None:
-            return Path(f"/var/run/xen/qmp-libxl-{domid}")
+        if domid is not None:
+            recorded = self._recorded.get((domid, device_model))
+            its_own = "" if device_model == PRIMARY else f"-{device_model}"
+            return recorded or Path(f"/var/run/xen/qmp-libxl-{domid}{its_own}")
         raise HostError(
             "T402", f"no QMP socket is known for device model {device_model!r}", f"name it: --qmp {device_model}=PATH"
         )

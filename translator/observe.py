@@ -9,7 +9,7 @@ import msgspec
 
 from translator.errors import HostError
 from translator.hosts.sysfs import fits
-from translator.layouts import CONNECTED, INIT_WAIT, INITIALISED, layout_named
+from translator.layouts import CONNECTED, INIT_WAIT, INITIALISED, emulators, layout_named
 from translator.models import CANONICAL, DEVICE_DRIVERS, DEVICE_KINDS, DRIVERS, XEN_MACHINES, ControllerKind
 from translator.topology import (
     PRIMARY,
@@ -91,6 +91,7 @@ async def observe(
 class _Reader:
     def __init__(self, host: Host, domid: int | None, layout: Layout, like: Topology | None) -> None:
         self.known = {(one.family, one.id): one.index for one in like.controllers} if like else {}
+        self.expected = like
         self.host = host
         self.domid = domid
         self.layout = layout
@@ -103,6 +104,9 @@ class _Reader:
         found: tuple[QomDevice, ...] = ()
         if emulated or expect_qmp or self.domid is None or self.host.names_monitor(PRIMARY):
             found = await self.devices_of(await self.host.qmp(PRIMARY, self.domid))
+        models = await self.device_models()
+        for model in models:
+            found += await self.devices_in(model.name)
         by_index = {record.index: record for record in records}
         names: dict[str, int] = {}
         controllers = []
@@ -122,7 +126,7 @@ class _Reader:
         topology = Topology(
             domain=identity,
             layout=self.layout.name,
-            device_models=(DeviceModel(name=PRIMARY),),
+            device_models=(DeviceModel(name=PRIMARY), *models),
             controllers=(
                 *sorted(controllers, key=lambda controller: controller.index),
                 *self.readers(found, names).values(),
@@ -209,6 +213,37 @@ class _Reader:
             nodes = nodes | await xenstore.tree(further)
         return self.layout.read_controllers(self.domid, nodes)
 
+    async def device_models(self) -> tuple[DeviceModel, ...]:
+        """Return the device models besides the primary one: those recorded, and those expected or named."""
+        if self.domid is None:
+            return ()
+        nodes = await (await self.host.xenstore()).tree(emulators.records_of(self.domid))
+        models = {model.name: model for model in emulators.read(self.domid, nodes)}
+        for model in models.values():
+            if model.qmp:
+                self.host.learn_monitor(model.name, self.domid, model.qmp)
+        expected = [model.name for model in self.expected.device_models] if self.expected else []
+        self.lacking |= {f"device-model:{name}" for name in expected if name not in models and name != PRIMARY}
+        for name in sorted({*expected, *self.host.qmp_paths} - models.keys() - {PRIMARY}):
+            models[name] = DeviceModel(name=name)
+        return tuple(models.values())
+
+    async def devices_in(self, model: str) -> tuple[QomDevice, ...]:
+        """Return what a device model emulates; nothing, when its process is gone."""
+        from translator.hosts.qmp import MonitorGone
+
+        try:
+            found = await self.devices_of(await self.host.qmp(model, self.domid))
+        except MonitorGone:
+            return ()
+        return tuple(msgspec.structs.replace(device, device_model=model) for device in found)
+
+    def model_of(self, index: int) -> str:
+        """Return the device model that a controller is expected in that no QEMU has."""
+        controllers = self.expected.controllers if self.expected else ()
+        found = (one.device_model for one in controllers if (one.family, one.index) == ("usb", index))
+        return next(found, None) or PRIMARY
+
     def emulated(
         self, index: int, record: ControllerRecord | None, device: QomDevice | None, found: Iterable[QomDevice]
     ) -> Controller:
@@ -247,7 +282,7 @@ class _Reader:
             ports=ports,
             id=id,
             driver=row.driver,
-            device_model=PRIMARY,
+            device_model=device.device_model if device else self.model_of(index),
             backend=None,
             companions=tuple(sorted(companions, key=lambda companion: companion.startport)),
             pci=_pci(device) if device else None,
@@ -277,7 +312,7 @@ class _Reader:
                 ports=1,
                 id=device.id,
                 driver=device.driver,
-                device_model=PRIMARY,
+                device_model=device.device_model,
                 backend=None,
                 companions=(),
                 pci=None,

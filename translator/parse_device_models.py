@@ -6,11 +6,11 @@ holds anybody's elements.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, get_args
 
 from translator.domain import ControllerName, DeviceModelElement, DeviceModelsElement, SharePolicy
 from translator.reader import Place, attributes, possible, quoted
+from translator.topology import DEVICE_MODEL_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
 NAMESPACE = "urn:translator:device-models:1"
 POLICIES: tuple[SharePolicy, ...] = get_args(SharePolicy)
-
-# Part of a socket's file name and a node of xenstore.
-NAME = re.compile(r"[a-z][a-z0-9-]{0,30}", re.ASCII)
 
 
 def read_device_models(reader: Reader, domain: _Element) -> DeviceModelsElement | None:
@@ -51,7 +48,7 @@ def read_device_models(reader: Reader, domain: _Element) -> DeviceModelsElement 
 
 def _device_model(reader: Reader, place: Place) -> DeviceModelElement:
     name = _required(reader, place, "name")
-    if name is not None and not NAME.fullmatch(name):
+    if name is not None and not DEVICE_MODEL_NAME.fullmatch(name):
         help = "1 to 31 lower-case letters, digits and hyphens, a letter first: the name of a socket is made of it"
         reader.fault("T204", place, "name", f"{quoted(name)} cannot be a device model's name", help)
     emulator = place.element.get("emulator")

@@ -13,6 +13,7 @@ Placeholders stand in a plan for what only a host knows; `bind` puts the facts i
 
     ${domid}                  the domain's id
     ${backend_domid:NAME}     the id of the backend domain NAME
+    ${qmp:NAME}               the socket of device model NAME's monitor
     ${hostdev:SELECTOR:FACT}  FACT (bus, device, path, node) of the host device that SELECTOR names
 """
 
@@ -27,6 +28,7 @@ from translator import chardev
 from translator.errors import Diagnostic, PlanError, Severity, Source
 from translator.models import MODELS
 from translator.topology import (
+    DEVICE_MODEL_NAME,
     Controller,
     Device,
     DeviceModel,
@@ -136,8 +138,8 @@ _OPTIONS = {"device_add": "-device", "chardev-add": "-chardev", "blockdev-add": 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
     """One action with its reverse, its reason and the element that asked for it.
 
-    `id` is `controller:FAMILY:INDEX` or `device:FAMILY:INDEX:PORT`, with `:PART` behind it for all but the
-    subject's main step. `undo` is None only with an `undo_reason`.
+    `id` is `controller:FAMILY:INDEX`, `device:FAMILY:INDEX:PORT` or `device-model:NAME`, with `:PART` behind it for
+    all but the subject's main step. `undo` is None only with an `undo_reason`.
     """
 
     id: str
@@ -156,9 +158,9 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def subject(self) -> str:
-        """The id of the controller or device that the step serves, without its part."""
+        """The id of what the step serves, a controller, a device or a device model, without the step's part."""
         parts = self.id.split(":")
-        return ":".join(parts[: 3 if parts[0] == "controller" else 4])
+        return ":".join(parts[: _SUBJECT_PARTS[parts[0]]])
 
     @property
     def launch_words(self) -> tuple[str, str]:
@@ -210,6 +212,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         *,
         domid: int | None = None,
         backends: Mapping[str, int] | None = None,
+        qmps: Mapping[str, str] | None = None,
         hostdevs: Mapping[str, HostDevice] | None = None,
     ) -> Plan:
         """Return the plan with its placeholders replaced by a host's facts; those not given stay.
@@ -233,6 +236,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         facts: dict[str, str] = {}
         if domid is not None:
             facts["domid"] = str(domid)
+        facts |= {f"qmp:{name}": path for name, path in (qmps or {}).items()}
         for name, backend in (backends or {}).items():
             facts[f"backend_domid:{name}"] = str(backend)
         for selector, found in (hostdevs or {}).items():
@@ -279,9 +283,13 @@ def _substitute(value: Any, facts: Mapping[str, str]) -> Any:
     return value
 
 
+_SUBJECT_PARTS = {"controller": 3, "device": 4, "device-model": 2}
 _PORT = re.compile(r"[1-9][0-9]{0,8}(\.[1-9][0-9]{0,8}){0,3}")
 _SLOT = re.compile(r"[0-9]{1,9}")
-_STEP_ID = re.compile(r"(controller:[a-z]+:[0-9]{1,9}|device:[a-z]+:[0-9]{1,9}:[0-9.]+)(:[a-z0-9-]+)?")
+_STEP_ID = re.compile(
+    r"(controller:[a-z]+:[0-9]{1,9}|device:[a-z]+:[0-9]{1,9}:[0-9.]+)(:[a-z0-9-]+)?"
+    rf"|device-model:{DEVICE_MODEL_NAME.pattern}(:remove)?"
+)
 
 
 def _inconsistencies(plan: Plan) -> Iterator[str]:

@@ -6,6 +6,7 @@ apply and verify are one comparison of two of them. Field order is the contract'
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 import msgspec
@@ -24,6 +25,8 @@ Family = str  # a name in translator.families, or ccid, which has USB for a fami
 Layout = Literal["libxl", "qemu"]
 
 PRIMARY = "primary"  # the device model that every domain has
+# Another one's: part of a socket's file name and a node of xenstore.
+DEVICE_MODEL_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}", re.ASCII)
 
 # What goes over QMP: any JSON value; a device's properties are flat, but what QEMU answers nests.
 Value = str | int | bool | list[Any] | dict[str, Any] | None
@@ -42,7 +45,10 @@ class DomainIdentity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeviceModel(msgspec.Struct, frozen=True, kw_only=True):
-    """One QEMU process; `pci`, `mmio` and `pio` list what it claims when a domain has several."""
+    """One QEMU process; `pci`, `mmio` and `pio` list what it claims when a domain has several.
+
+    `emulator` is the program and `qmp` its monitor's socket, as a path, where they are known.
+    """
 
     name: str
     emulator: str | None = None

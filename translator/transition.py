@@ -101,6 +101,7 @@ def transition(seen: Observation, plan: Plan, policy: Policy) -> Transition:
                     "--prune removes it too",
                 )
             leaving.add(id)
+    leaving |= _idle(seen.topology, plan.topology, leaving, policy)
     removals = removal(seen, leaving, force=policy.force) if leaving else ()
     if policy.prune or leaving:
         removals = (*_foreign(seen, leaving, policy), *removals)
@@ -177,6 +178,9 @@ def removal(seen: Observation, leaving: Iterable[str], *, force: bool = False) -
     waits = {step.subject: step.action for step in steps if isinstance(step.action, Wait)}
     turned: list[Step] = []
     for step in reversed(steps):
+        if step.subject.startswith("device-model:"):
+            turned.append(_forgotten(step))
+            continue
         part = parts[step.subject]
         if isinstance(step.action, LaunchOption) or (step.id in seen.lacking and not isinstance(step.action, Wait)):
             continue  # it goes with QEMU, or is not there
@@ -206,6 +210,14 @@ def _turned(step: Step, part: Controller | Device, wait: Wait | None, *, force: 
                 raise HostError("T435", f"{_told(part)} has no name in QEMU, which could be told to let go of it")
             reason = _irretrievable(part)
     return _step(step, action, None if reason else undo, reason, _farewell(step, part))
+
+
+def _forgotten(step: Step) -> Step:
+    """Return the step that takes away the record of a device model."""
+    assert isinstance(step.action, Transaction)
+    assert isinstance(step.undo, Transaction)
+    why = f"Forget device model {step.id.partition(':')[2]!r}, which emulates nothing any more."
+    return _step(step, _guarded(step.undo, step.action), step.action, None, why)
 
 
 def _released(step: Step, controller: Controller, seen: Observation, *, force: bool) -> Iterator[Step]:
@@ -342,6 +354,16 @@ def _farewell(step: Step, part: Controller | Device) -> str:
 def _parts(topology: Topology) -> Mapping[str, Controller | Device]:
     parts: list[Controller | Device] = [*topology.controllers, *topology.devices]
     return {subject(part): part for part in parts}
+
+
+def _idle(seen: Topology, wanted: Topology, leaving: set[str], policy: Policy) -> set[str]:
+    """Return the subjects of the device models that will have nothing to emulate and that nobody wants."""
+    idle = set()
+    for name in {model.name for model in seen.device_models} - {model.name for model in wanted.device_models}:
+        theirs = {subject(one) for one in seen.controllers if one.device_model == name}
+        if theirs <= leaving and (theirs or policy.prune):
+            idle.add(f"device-model:{name}")
+    return idle
 
 
 def stands_on(part: Controller | Device, topology: Topology) -> set[str]:

@@ -87,7 +87,7 @@ def command(
             made = made.bind(domid=guest.domid) if made.topology.domain.hypervisor == "xen" else made
             async with translator.Host(
                 xenstore=embedded.xenstore_socket,
-                qmp=guest.qmp_socket,
+                qmp=guest.qmp_sockets,
                 sysfs=embedded.sysfs,
                 timeout_s=connecting.timeout,
             ) as host:

@@ -10,6 +10,7 @@ import click
 
 from translator.cli import inputs, options
 from translator.cli.hosts import run
+from translator.topology import PRIMARY
 
 if TYPE_CHECKING:
     from translator.cli.options import Reporting
@@ -39,7 +40,8 @@ def command(files: tuple[str, ...], directory: Path | None, reporting: Reporting
             for guest in guests:
                 click.echo(
                     f"{guest.name}: --domid {guest.domid} --xenstore {embedded.xenstore_socket} "
-                    f"--qmp {guest.qmp_socket} --sysfs {embedded.sysfs}"
+                    + "".join(f"--qmp {_named(model, path)} " for model, path in guest.qmp_sockets.items())
+                    + f"--sysfs {embedded.sysfs}"
                 )
             sys.stdout.flush()
             await asyncio.Event().wait()
@@ -47,3 +49,7 @@ def command(files: tuple[str, ...], directory: Path | None, reporting: Reporting
     with report.document(None):
         run(work(), stopped=0)
     report.exit()
+
+
+def _named(model: str, path: Path) -> str:
+    return str(path) if model == PRIMARY else f"{model}={path}"

@@ -17,7 +17,7 @@ from qemu.qmp import ConnectError, ExecuteError, QMPClient, QMPError, Runstate
 from qemu.qmp.events import EventListener
 
 from translator.errors import HostError, OutcomeUnknown
-from translator.topology import Value
+from translator.topology import PRIMARY, Value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -57,7 +57,7 @@ class QomDevice(msgspec.Struct, frozen=True, kw_only=True):
 
     `path` and `parent_bus` are QOM paths (`/machine/peripheral/usb1/usb1.0`); `id` is None for a device that
     was given none. `port` is a USB device's, dotted, and empty where QEMU chose it; None for other devices.
-    `properties` are those that were asked for and that the device has.
+    `properties` are those that were asked for and that the device has; `device_model` is whose QEMU it is in.
     """
 
     path: str
@@ -66,6 +66,7 @@ class QomDevice(msgspec.Struct, frozen=True, kw_only=True):
     parent_bus: str
     port: str | None = None
     properties: dict[str, Value] = {}
+    device_model: str = PRIMARY
 
 
 class Qmp:

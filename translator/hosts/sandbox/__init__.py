@@ -12,9 +12,11 @@ xenstored and a real QEMU talk to these just the same, from this process or anot
 from __future__ import annotations
 
 import asyncio
+import functools
 import shutil
 import socket
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -29,10 +31,11 @@ from translator.hosts.sandbox.usb import HostUsb, HostUsbDevice
 from translator.hosts.sandbox.xenstored import Connection
 from translator.hosts.sysfs import Sysfs, fits
 from translator.plan import QmpCommand
+from translator.topology import PRIMARY
 from translator.topology import Guest as GuestType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from translator.plan import Plan
     from translator.topology import HostDevice
@@ -43,13 +46,18 @@ _INTERFACE_CLASSES = {"usbhid": 0x03, "usb-storage": 0x08}
 
 
 class Guest(msgspec.Struct, frozen=True, kw_only=True):
-    """One running domain and where its QEMU listens."""
+    """One running domain and where its QEMUs listen, by device model."""
 
     name: str
     uuid: str
     domid: int
     guest: GuestType
-    qmp_socket: Path
+    qmp_sockets: Mapping[str, Path]
+
+    @property
+    def qmp_socket(self) -> Path:
+        """Where the primary device model listens."""
+        return self.qmp_sockets[PRIMARY]
 
 
 class Sandbox:
@@ -76,7 +84,7 @@ class Sandbox:
         self._latency_s = latency_s
         self._backend_delay_s = backend_delay_s
         self._guests: dict[int, Guest] = {}
-        self._monitors: list[Monitor] = []
+        self._monitors: dict[Path, Monitor] = {}  # by socket
         self.connections: set[Connection] = set()
         self._listeners: list[asyncio.Task[asyncio.Server]] = []
         self._sockets: list[Path] = []
@@ -110,7 +118,7 @@ class Sandbox:
             (await listener).close()
         for connection in list(self.connections):
             connection.close()
-        for monitor in self._monitors:
+        for monitor in self._monitors.values():
             monitor.close()
         # The transports' own farewell comes with the next turn of the loop.
         await asyncio.sleep(0)
@@ -146,8 +154,9 @@ class Sandbox:
         guest_cooperates: bool = True,
         frontend_connects: bool = True,
         board: Board = "pc",
+        others: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     ) -> Guest:
-        """Start a domain: its xenstore nodes as libxl makes them, and its QEMU.
+        """Start a domain: its xenstore nodes as libxl makes them, and its QEMU or QEMUs.
 
         Args:
             uuid, domid: one made from the domid, and the lowest free domid, when not given.
@@ -157,6 +166,7 @@ class Sandbox:
                 `system_reset`, and paravirtual ones that it has connected to.
             frontend_connects: whether the guest has a PV USB frontend driver.
             board: the chipset of its machine.
+            others: the device models besides the primary one, by name, each with its own `launch`.
 
         Raises:
             HostError: T406 when QEMU would refuse its command line.
@@ -166,6 +176,36 @@ class Sandbox:
         if domid in self._guests:
             raise HostError("T403", f"the sandbox already has a domain {domid}")
         uuid = uuid or f"00000000-0000-4000-8000-{domid:012}"
+        models = {PRIMARY: launch} | dict(others or {})
+        monitors = {
+            model: self._emulator(name, uuid, words, guest_cooperates, board) for model, words in models.items()
+        }
+        added = Guest(
+            name=name,
+            uuid=uuid,
+            domid=domid,
+            guest=guest,
+            qmp_sockets={
+                model: self._listen(
+                    f"qmp-libxl-{domid}" + (f"-{model}" if model != PRIMARY else ""),
+                    functools.partial(Client, monitor),
+                )
+                for model, monitor in monitors.items()
+            },
+        )
+        self._monitors |= {added.qmp_sockets[model]: monitor for model, monitor in monitors.items()}
+        self._guests[domid] = added
+        if frontend_connects:
+            self.backends.frontends.add(domid)
+        if not guest_cooperates:
+            self.backends.stubborn.add(domid)
+        self._write_domain(added)
+        return added
+
+    def _emulator(
+        self, name: str, uuid: str, launch: Sequence[Mapping[str, Any]], guest_cooperates: bool, board: Board
+    ) -> Monitor:
+        """Start a QEMU."""
         monitor = Monitor(name, uuid)
         machine = Machine(self.host_usb, monitor.emit, self._later, guest_cooperates=guest_cooperates, board=board)
         monitor.machine = machine
@@ -176,21 +216,13 @@ class Sandbox:
                 raise HostError(
                     "T406", f"QEMU does not start with -device {device.get('driver')}: {error}"
                 ) from error
-        added = Guest(
-            name=name,
-            uuid=uuid,
-            domid=domid,
-            guest=guest,
-            qmp_socket=self._listen(f"qmp-libxl-{domid}", lambda: Client(monitor)),
-        )
-        self._monitors.append(monitor)
-        self._guests[domid] = added
-        if frontend_connects:
-            self.backends.frontends.add(domid)
-        if not guest_cooperates:
-            self.backends.stubborn.add(domid)
-        self._write_domain(added)
-        return added
+        return monitor
+
+    def end_emulator(self, guest: Guest, model: str) -> None:
+        """End a device model's process: its clients lose it, and nobody listens any more."""
+        socket_path = guest.qmp_sockets[model]
+        socket_path.unlink()
+        self._monitors.pop(socket_path).close()
 
     def make_host_for(self, plan: Plan) -> Guest:
         """Start the plan's domain, its launch stage on QEMU's command line, and plug in the host devices it names.
@@ -202,18 +234,18 @@ class Sandbox:
             if device.host is not None:
                 self._plug(device.host)
         identity = plan.topology.domain
-        launched = (step.action for step in plan.steps if step.stage == "launch")
+        launched: dict[str, list[Mapping[str, Any]]] = {model.name: [] for model in plan.topology.device_models}
+        for step in plan.steps:
+            if step.stage == "launch" and isinstance(step.action, QmpCommand) and step.action.execute == "device_add":
+                launched[step.device_model or PRIMARY].append(step.action.arguments)
         return self.add_guest(
             identity.name,
             identity.uuid,
             domid=identity.domid,
             guest=identity.guest,
             board="q35" if "q35" in identity.machine else "pc",
-            launch=[
-                action.arguments
-                for action in launched
-                if isinstance(action, QmpCommand) and action.execute == "device_add"
-            ],
+            launch=launched.pop(PRIMARY),
+            others=launched,
         )
 
     def _plug(self, wanted: HostDevice) -> None:
