@@ -169,3 +169,8 @@ def test_a_controller_in_another_process_is_no_match(bench: Any) -> None:
                 await host.apply(moved)
 
     asyncio.run(scenario())
+
+
+def test_two_device_models_cannot_have_one_socket() -> None:
+    with pytest.raises(HostError, match=r"T402.*'primary' and 'usb'"):
+        translator.Host(qmp={"primary": "/run/qmp", "usb": "/run/qmp"})

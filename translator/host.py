@@ -37,6 +37,9 @@ class Host:
         state: where applies keep journals, locks, and what QEMUs were found to have; None for none of it. Without
             it, nothing keeps two from working on one domain, and what a killed process left cannot be taken back.
         lock_timeout_s: how long to wait while somebody else works on the domain.
+
+    Raises:
+        HostError: T402, two device models have one socket.
     """
 
     def __init__(
@@ -54,6 +57,14 @@ class Host:
         self.xenstore_path = Path(xenstore)
         paths = {PRIMARY: qmp} if isinstance(qmp, (str, Path)) else (qmp or {})
         self.qmp_paths = {name: Path(path) for name, path in paths.items()}
+        owners: dict[Path, str] = {}
+        for name, path in self.qmp_paths.items():
+            if owners.setdefault(path, name) != name:
+                raise HostError(
+                    "T402",
+                    f"device models {owners[path]!r} and {name!r} are both to be reached at {path}",
+                    "each has a monitor of its own",
+                )
         self.sysfs_root = Path(sysfs)
         self.timeout_s = timeout_s
         self._xenstore: Xenstore | None = None
