@@ -253,7 +253,7 @@ class _Comparison:
         def parts(topology: Topology) -> list[_Part]:
             # a controller of type none says that there is none
             found = []
-            for one in topology.controllers:
+            for one in sorted(topology.controllers, key=lambda one: one.index):
                 if one.type != "none":
                     facts = _controller(one, seen=self.seen)
                     key = one.family, _hashable({name: facts[name] for name in facts if name != "index"})
@@ -263,7 +263,8 @@ class _Comparison:
         old, new = parts(self.old.topology), parts(self.new.topology)
         if self.seen:  # an address that nobody chose is no other
             return _matched(old, new, [lambda part: part.home])
-        return _matched(old, new, [lambda part: (part.home, part.all), lambda part: part.all, lambda part: part.home])
+        # by another index it is the same only where its address says so
+        return _matched(old, new, [lambda part: (part.home, part.all), _by_address, lambda part: part.home])
 
     def devices(self) -> list[tuple[_Part | None, _Part | None]]:
         def parts(topology: Topology, indexes: Mapping[tuple[str, int], int]) -> list[_Part]:
@@ -274,7 +275,8 @@ class _Comparison:
                 if backend.kind == "audiodev"
             }
             found = []
-            for one in topology.devices:
+            # of things alike, the lowest ports are matched, whatever the documents' order
+            for one in sorted(topology.devices, key=lambda one: (one.controller, port_key(one.port))):
                 facts = _device(one, audio, seen=self.seen)
                 index: Hashable = indexes.get((one.family, one.controller), ("gone", one.controller))
                 found.append(_Part(part=one, facts=facts, home=(one.family, index, one.port)))
@@ -474,6 +476,10 @@ def _matched(
     return [*pairs, *((part, None) for part in left), *((None, part) for part in right)]
 
 
+def _by_address(part: _Part) -> Hashable:
+    return part.all if part.facts["pci"] is not None else part.home
+
+
 # Facts
 
 
@@ -526,7 +532,8 @@ def _device(device: Device, audio: Mapping[Any, Any], *, seen: bool) -> dict[str
         facts["host"] = device.host
     if seen:
         return facts
-    facts["driver"] = device.driver
+    if device.kind == "smartcard":  # of the other kinds, the driver is the kind's, or the PV controller's to know
+        facts["driver"] = device.driver
     facts |= _DEFAULTS | {name: value for name, value in device.properties.items() if name not in _REFERENCES}
     facts["startup_policy"] = device.startup_policy or _DEFAULTS["startup_policy"]
     if "audiodev" in device.properties:

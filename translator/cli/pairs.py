@@ -46,28 +46,25 @@ def of_folders(old: Path, new: Path, report: Report, max_size: int) -> Iterator[
     if not all(sides):
         return
     for stem in sorted(sides[0].keys() | sides[1].keys()):
-        paths = [side.get(stem) for side in sides]
+        names = [stem + side[stem] if stem in side else None for side in sides]
         blobs: list[Blob | None] = []
-        for path in paths:
-            if path is None:
-                blobs.append(None)
-                continue
+        for folder, name in zip((old, new), names, strict=True):
+            path = folder / name if name else None
             try:
-                blobs.append(Blob(str(path), read_file(path, max_size)))
+                blobs.append(Blob(str(path), read_file(path, max_size)) if path else None)
             except OSError as error:
                 report.unreadable(str(path), f"cannot read {str(path)!r}: {error.strerror}")
-        if len(blobs) == len(paths):
-            last = paths[1] or paths[0]
-            assert last is not None, "a path is on one side at least"
-            yield Pair(last.relative_to(new if paths[1] else old).as_posix(), *blobs)
+        if len(blobs) == len(names):
+            yield Pair(names[1] or names[0] or "", *blobs)
 
 
-def _below(folder: Path) -> dict[str, Path]:
-    found: dict[str, Path] = {}
+def _below(folder: Path) -> dict[str, str]:
+    """Return the suffix of what lies below a folder, by its path from there without it."""
+    found: dict[str, str] = {}
     for suffix in _SUFFIXES:
         for path in folder.rglob(f"*{suffix}"):
             if path.is_file():
-                found.setdefault(path.relative_to(folder).as_posix().removesuffix(suffix), path)
+                found.setdefault(path.relative_to(folder).as_posix().removesuffix(suffix), suffix)
     return found
 
 
