@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
+from translator.compare import compare
 from translator.compile import compile_plan
-from translator.delta import Change, Delta, compare
+from translator.delta import Change, Delta
 from translator.domain import MAX_SIZE, Domain
 from translator.errors import (
     Diagnostic,

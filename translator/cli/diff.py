@@ -12,7 +12,8 @@ import translator
 from translator import review
 from translator.cli import inputs, options, pairs
 from translator.cli.pairs import Pair
-from translator.delta import Delta, lacking
+from translator.compare import lacking
+from translator.delta import Delta
 from translator.review import Compared, Review
 
 if TYPE_CHECKING:
