@@ -37,7 +37,7 @@ def lacking(plan: Plan, ids: Iterable[str]) -> tuple[Change, ...]:
     for step in plan.steps:
         if step.id in ids:
             # a record is the toolstack's; a device without one is there for the guest, and the other way round
-            main = step.id == step.subject
+            main = step.id == step.subject and not step.id.startswith("device-model:")
             reason: Reason | None = (
                 ("interface" if step.id.startswith("controller:") else "identity") if main else None
             )
