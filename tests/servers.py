@@ -289,21 +289,21 @@ async def make_domain(
 
 
 class Backend:
-    """A stand-in for the PV USB backends of domain 0, with a connection of its own: answers 1 with 2, 5 with 6.
+    """A stand-in for the PV USB backends of all domains, with a connection of its own: answers 1 with 2, 5 with 6.
 
     Args:
         socket: the xenstored's.
         mode: `silent` never answers; `late` does after `late_s` seconds; `dies` answers once, then is gone;
-            `clings` never lets go.
+            `clings` never lets go; `jumps` closes what it is to open.
     """
 
     _ANSWERS: ClassVar = {"1": "2", "5": "6"}
-    _STATE = re.compile(r"/local/domain/0/backend/(vusb|qusb)/\d+/\d+/state")
+    _STATE = re.compile(r"/local/domain/\d+/backend/(vusb|qusb)/\d+/\d+/state")
 
     def __init__(
         self,
         socket: str,
-        mode: Literal["normal", "silent", "late", "dies", "clings"] = "normal",
+        mode: Literal["normal", "silent", "late", "dies", "clings", "jumps"] = "normal",
         *,
         late_s: float = 0.5,
     ) -> None:
@@ -323,7 +323,7 @@ class Backend:
         await self._xenstore.close()
 
     async def _serve(self) -> None:
-        async with self._xenstore.watch("/local/domain/0/backend") as changes:
+        async with self._xenstore.watch("/local/domain") as changes:
             while self._mode != "silent":
                 for path in filter(self._STATE.fullmatch, await changes.next()):
                     if await self._answer(path) and self._mode == "dies":
@@ -336,7 +336,10 @@ class Backend:
         await asyncio.sleep(self._late_s)
         try:
             await self._xenstore.commit(
-                [XenstoreOp("expect", path, asked), XenstoreOp("write", path, self._ANSWERS[asked])]
+                [
+                    XenstoreOp("expect", path, asked),
+                    XenstoreOp("write", path, "6" if self._mode == "jumps" else self._ANSWERS[asked]),
+                ]
             )
         except HostError as error:
             if error.code != "T404":  # else the toolstack has changed its mind meanwhile

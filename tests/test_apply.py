@@ -21,6 +21,7 @@ import translator
 from tests.conftest import FIXTURES, cases
 from tests.servers import Backend, CXenStored, OxenStored, Qemu, make_domain, require
 from translator import render
+from translator.binding import bind_host_devices
 from translator.errors import HostError, RollbackError
 from translator.hosts.qmp import Qmp
 from translator.hosts.sandbox import Sandbox
@@ -200,8 +201,7 @@ def test_paravirtual_and_emulated_side_by_side(bench: Any) -> None:
         async with bench(plan) as host:
             await host.apply(plan)
             nodes = await host.nodes()
-            found = Sysfs(host.sysfs).usb_devices()
-            bound = plan.bind(hostdevs=dict(zip(("046d:c52b", "1.9", "2-1.4"), found, strict=True)))
+            bound = bind_host_devices(plan, Sysfs(host.sysfs), {})
             backend_moved = {path for path in nodes if path.endswith("/state")}
             for path, value, permissions in expected_nodes(bound):
                 assert nodes[path][1] == permissions, path

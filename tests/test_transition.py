@@ -75,6 +75,8 @@ def test_what_came_goes_and_leaves_nothing(bench: Any) -> None:
             await host.apply(wanted)
             done = await host.apply(EMPTY, prune=True)
             assert [(step.id, step.target) for step in done.steps] == [
+                ("device:usb:2:1:remove-usbback", "sysfs"),
+                ("device:usb:2:1:remove-drivers", "xenstore"),
                 ("device:usb:2:1:remove", "xenstore"),
                 ("controller:usb:2:remove-backend", "xenstore"),
                 ("controller:usb:2:remove", "xenstore"),

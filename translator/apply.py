@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from translator.binding import MISSING, bind
 from translator.errors import HostError
 from translator.execute import execute
 from translator.host import Performer
@@ -15,6 +16,7 @@ from translator.journal import Intent
 from translator.observe import observe
 from translator.outcome import Applied
 from translator.plan import Transaction
+from translator.preflight import preflight
 from translator.probe import check
 from translator.state import State, boot_id, key_of
 from translator.topology import PRIMARY
@@ -108,9 +110,12 @@ async def _bring_about(
     _same_domain(plan, before)
     change = transition(before, plan, policy)
     steps = change.steps
+    notes = (*(found for found in plan.diagnostics if found.code == MISSING), *change.notes)
+    if steps:
+        room_for(change.additions, before, change.removals)
+        await preflight(plan, change, host)
     if dry_run or not steps:
-        return Applied(steps, before, change.notes)
-    room_for(change.additions, before, change.removals)
+        return Applied(steps, before, notes)
     await check(change.additions, host, domid, before.topology.domain.machine)
 
     async def verify() -> None:
@@ -129,7 +134,7 @@ async def _bring_about(
     performer = Performer(host, domid)
     if state is None:
         await execute(steps, performer, verify=verify, on_step=on_step)
-        return Applied(steps, after, change.notes)
+        return Applied(steps, after, notes)
     # the host's own identity of the domain: a document may leave the UUID out
     domain = msgspec.structs.replace(topology.domain, uuid=before.topology.domain.uuid)
     async with state.record(key_of(topology.domain), await intent_of(steps, host, domain)) as journal:
@@ -153,7 +158,7 @@ async def _bring_about(
             on_step=on_step,
             record=journal,
         )
-    return Applied(steps, after, change.notes)
+    return Applied(steps, after, notes)
 
 
 async def intent_of(steps: tuple[Step, ...], host: Host, domain: DomainIdentity) -> Intent:
@@ -193,46 +198,6 @@ def _running(plan: Plan) -> None:
         raise HostError("T403", "it is not said which running domain is meant", "name it: --domid N or --name NAME")
     if domain.domid == 0:
         raise HostError("T403", "domain 0 is the host itself", "name the guest: --domid N or --name NAME")
-
-
-async def bind(plan: Plan, host: Host) -> Plan:
-    """Return the plan with the host's facts in place of its placeholders.
-
-    Raises:
-        HostError: a host device or a backend domain is not there.
-    """
-    hostdevs = {}
-    for device in plan.topology.devices:
-        if device.host is not None:
-            try:
-                hostdevs[device.host.selector] = host.sysfs.find(device.host)
-            except HostError as error:
-                raise HostError(error.code, error.message, error.help, device.source) from error
-    served_by = {one.backend for one in plan.topology.controllers if one.backend is not None}
-    backends = {}
-    for backend in sorted(served_by, key=str):
-        if isinstance(backend, str):
-            backends[backend] = await domid_of(host, backend)
-        elif backend != 0 and await (await host.xenstore()).read(f"/local/domain/{backend}/name") is None:
-            raise HostError("T403", f"there is no backend domain {backend}", "see `xl list` for those that run")
-    domid = plan.topology.domain.domid
-    others = [one.name for one in plan.topology.device_models if one.name != PRIMARY]
-    sockets = {name: str(host.monitor_path(name, domid).absolute()) for name in others}
-    return plan.bind(domid=domid, backends=backends, hostdevs=hostdevs, qmps=sockets)
-
-
-async def domid_of(host: Host, name: str) -> int:
-    """Return the id of the running domain of that name."""
-    xenstore = await host.xenstore()
-    found = [
-        int(domid)
-        for domid in await xenstore.children("/local/domain") or ()
-        if domid.isdigit() and await xenstore.read(f"/local/domain/{domid}/name") == name
-    ]
-    if len(found) != 1:
-        what = f"{len(found)} domains are" if found else "no running domain is"
-        raise HostError("T403", f"{what} called {name!r}", "name it by its id" if found else "see `xl list`")
-    return found[0]
 
 
 def _same_domain(plan: Plan, seen: Observation) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from translator.apply import bring_about, domid_of
+from translator.apply import bring_about
+from translator.binding import domid_of, own_drivers
 from translator.diff import subject
 from translator.errors import HostError
 from translator.fragment import read_fragment, spell
 from translator.hotplug import Wanted, find_element, find_part, with_devices, without_devices
+from translator.layouts import USBBACK
 from translator.observe import observe
 from translator.topology import PRIMARY, Controller
 from translator.transition import Policy
@@ -70,10 +72,12 @@ async def attach(
     fragments = [_fragment(one, seen.topology.domain, place) for one in given]
     hosts = await _host_devices(host, fragments)
     usbback = host.sysfs.has_driver("usbback")
+    notes = {} if domid is None else await (await host.xenstore()).tree(USBBACK)
+    lent = {found.selector: own_drivers(found, host.sysfs, notes) for found in hosts.values()}
 
     def wanted_of(seen: Observation, nodes: Iterable[str] = ()) -> Wanted:
         return with_devices(
-            seen, fragments, hosts, auto_controller=auto_controller, usbback=usbback, block_nodes=nodes
+            seen, fragments, hosts, lent, auto_controller=auto_controller, usbback=usbback, block_nodes=nodes
         )
 
     wanted = wanted_of(seen)

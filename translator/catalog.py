@@ -433,10 +433,47 @@ CATALOG: dict[str, Entry] = {
         "A hub of the host cannot be given to a guest. Give it the devices behind the hub.",
         "<source><address bus='1' device='1'/></source>",
     ),
+    "T417": Entry(
+        "no usbback",
+        "The host's kernel has no PVUSB backend loaded, which serves controllers of type pv. Nothing was touched.",
+        "<controller type='usb' model='xenusb2'/> on a host without usbback",
+    ),
+    "T418": Entry(
+        "the host device is another's",
+        "A device of the host is given to one domain at a time, and to one port of it. All domains are searched, "
+        "whatever way they got it.",
+        "a receiver that domain 9 has",
+    ),
     "T419": Entry(
         "no place on the running domain",
         "The controller, port or hub that a device is to be attached to is not there, or has nothing free.",
         "attach to controller 9 of a domain that has one",
+    ),
+    "T420": Entry(
+        "qemu-traditional",
+        "The domain's device model is qemu-traditional, which cannot be told of USB devices while it runs.",
+        'device_model_version="qemu-xen-traditional"',
+    ),
+    "T421": Entry(
+        "stub domain",
+        "The domain's QEMU runs in a stub domain, where neither its monitor nor the host's devices are at hand.",
+        "device_model_stubdomain_override=1",
+    ),
+    "T422": Entry(
+        "another type of guest",
+        "The document is for a PV, PVH or HVM guest, and the running domain is another one.",
+        "a document with <type>linux</type>, applied to an HVM domain",
+    ),
+    "T423": Entry(
+        "no QEMU that serves qusb",
+        "A qusb controller is served by the domain's QEMU, and the domain has none, or one that cannot.",
+        "a PV guest that was started without vfb= or usbctrl=",
+    ),
+    "T424": Entry(
+        "left out",
+        "A host device with startupPolicy='optional' is not there; the domain gets everything else.",
+        "<source startupPolicy='optional'>",
+        severity="warning",
     ),
     "T430": Entry(
         "monitor busy",

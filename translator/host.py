@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from translator.hosts.xenstore import Xenstore
     from translator.outcome import Applied, StepEvent
     from translator.plan import Action, Plan, XenstoreOp
-    from translator.topology import Topology
+    from translator.topology import Layout, Topology
 
 XENSTORED_SOCKET = Path("/var/run/xenstored/socket")
 TIMEOUT_S = 10.0
@@ -162,11 +162,14 @@ class Host:
         given = [Given(one) for one in devices]
         return (await detach(self, given, domid=domid, force=force, dry_run=dry_run, on_step=on_step)).applied
 
-    async def observe(self, *, domid: int | None = None) -> Topology:
-        """Return what the running domain has: a Xen domain by its id, or the one QEMU that `qmp` names."""
+    async def observe(self, *, domid: int | None = None, layout: Layout | None = None) -> Topology:
+        """Return what the running domain has: a Xen domain by its id, or the one QEMU that `qmp` names.
+
+        `layout` says where a Xen domain's records live; libxl if None.
+        """
         from translator.observe import observe
 
-        return (await observe(self, domid=domid)).topology
+        return (await observe(self, domid=domid, layout=layout)).topology
 
     async def xenstore(self) -> Xenstore:
         """Return the xenstored's client, a new one when the connection was lost."""
@@ -279,14 +282,14 @@ class Performer:
                 if wait is not None:
                     await self._wait_for_answer(wait, otherwise)
             case Wait():
-                await (await host.xenstore()).wait(action.path, action.values, self._limit(action))
+                await self._wait(action)
             case QmpCommand("device_del" | "chardev-remove" | "blockdev-del"):
                 await self._remove(action, device_model)
             case QmpCommand(command, arguments):
                 await (await host.qmp(device_model or PRIMARY, self._domid)).execute(command, arguments)
             case SysfsWrites(writes):
                 for write in writes:
-                    host.sysfs.write(write.path, write.value)
+                    host.sysfs.write(write.path, write.value, if_there=write.if_there)
             case LaunchOption(option):
                 raise AssertionError(f"{option} is QEMU's to read as it starts")
 
@@ -309,6 +312,15 @@ class Performer:
             await monitor.remove_device(str(removal.arguments["id"]), limit_s)
         else:
             await monitor.remove_backend(removal.execute, removal.arguments)
+
+    async def _wait(self, wait: Wait) -> None:
+        xenstore = await self._host.xenstore()
+        try:
+            await xenstore.wait(wait.path, wait.values, self._limit(wait), wait.refusals)
+        except HostError as error:
+            if error.code != "T407" or wait.unanswered is None:
+                raise
+            raise HostError(error.code, f"{wait.unanswered}: {error.message}", error.help) from error
 
     async def _commit(self, operations: Sequence[XenstoreOp]) -> None:
         # a directory that was there before us stays, empty or not

@@ -54,6 +54,7 @@ def with_devices(
     seen: Observation,
     fragments: Iterable[Domain],
     hosts: Mapping[str, HostDevice],
+    lent: Mapping[str, Mapping[str, str | None]],
     *,
     auto_controller: bool = True,
     usbback: bool = False,
@@ -63,6 +64,7 @@ def with_devices(
 
     Args:
         hosts: the host devices that the fragments name, by selector, complete.
+        lent: their interfaces, each with its driver, by the selectors of the complete ones.
         auto_controller: whether a controller may come along where no port is free.
         usbback: whether the backend domain has the kernel's PVUSB backend.
         block_nodes: the names of QEMU's block nodes, whoever made them.
@@ -75,7 +77,8 @@ def with_devices(
     for fragment in fragments:
         growing.add(fragment)
     known = {device.host.selector: device.host for device in growing.topology.devices if device.host}
-    return Wanted(compile_plan(growing.topology).bind(hostdevs=known), tuple(growing.new), growing.origins)
+    plan = compile_plan(growing.topology).bind(hostdevs=known, interfaces={**seen.lent, **lent})
+    return Wanted(plan, tuple(growing.new), growing.origins)
 
 
 def without_devices(seen: Observation, leaving: Iterable[Part]) -> Wanted:
@@ -90,7 +93,8 @@ def without_devices(seen: Observation, leaving: Iterable[Part]) -> Wanted:
         devices=tuple(one for one in topology.devices if subject(one) not in gone),
     )
     known = {device.host.selector: device.host for device in left.devices if device.host}
-    return Wanted(compile_plan(left).bind(hostdevs=known), tuple(part for part in parts if subject(part) in gone))
+    plan = compile_plan(left).bind(hostdevs=known, interfaces=seen.lent)
+    return Wanted(plan, tuple(part for part in parts if subject(part) in gone))
 
 
 # More

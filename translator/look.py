@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from translator.host import Host
     from translator.hosts.qmp import Qmp
     from translator.hosts.sysfs import Sysfs
-    from translator.plan import Action, XenstoreOp
+    from translator.plan import Action, SysfsWrite, XenstoreOp
 
 # `other`: something is in its place, or a part of it is there: not as the action leaves it, nor as it finds it.
 Sight = Literal["there", "gone", "other"]
@@ -55,7 +55,7 @@ async def look(
                 # with a QEMU goes all that it had
                 return "there" if command in REMOVALS else "gone"
         case SysfsWrites(writes):
-            bindings = {_binding(host.sysfs, write.path, write.value) for write in writes}
+            bindings = {_binding(host.sysfs, write) for write in writes}
             return _all_or_none(bindings - {None}) or "there"
         case LaunchOption(option):
             raise AssertionError(f"{option} is QEMU's to read as it starts")
@@ -125,12 +125,14 @@ _NAMES = {"chardev-add": "id", "chardev-remove": "id", "blockdev-add": "node-nam
 REMOVALS = frozenset({"device_del", "chardev-remove", "blockdev-del"})
 
 
-def _binding(sysfs: Sysfs, path: str, value: str) -> Sight | None:
-    """Tell whether a driver has, or has not, the device that the write gives it or takes from it."""
-    folder, _, verb = path.rpartition("/")
-    if verb not in ("bind", "unbind"):
+def _binding(sysfs: Sysfs, write: SysfsWrite) -> Sight | None:
+    """Tell whether a driver has, or has not, the interface that the write gives it or takes from it."""
+    bound = sysfs.is_bound(write.path, write.value)
+    if bound is None:
         return None  # what it leaves cannot be seen
-    return "there" if sysfs.exists(f"{folder}/{value}") == (verb == "bind") else "gone"
+    if write.if_there and not sysfs.has_interface(write.value):
+        return None  # pulled: nothing is to be done any more
+    return "there" if bound == write.path.endswith("/bind") else "gone"
 
 
 def _all_or_none(sights: Collection[Sight | None]) -> Sight | None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, get_args
 
 import msgspec
 
+from translator.binding import own_drivers
 from translator.errors import HostError
 from translator.hosts.sysfs import fits
-from translator.layouts import CONNECTED, INIT_WAIT, INITIALISED, emulators, layout_named
+from translator.layouts import CONNECTED, INIT_WAIT, INITIALISED, USBBACK, emulators, layout_named
 from translator.models import CANONICAL, DEVICE_DRIVERS, DEVICE_KINDS, DRIVERS, XEN_MACHINES, ControllerKind
+from translator.plan import node_name
 from translator.topology import (
     PRIMARY,
     Companion,
@@ -21,6 +23,7 @@ from translator.topology import (
     HostDevice,
     Place,
     Topology,
+    XenbusState,
     port_key,
 )
 
@@ -55,7 +58,8 @@ class Observation(NamedTuple):
     is: a record that QEMU has no device for, or a device that no record tells of.
     `states` are a PV controller's backend and frontend states (XenbusState), by index. `ids` are the names of
     all devices in QEMU, whoever made them, and `foreign` what of them sits on a port and is of no kind of ours, by
-    controller and port.
+    controller and port. `lent` are the interfaces of the host devices that PV controllers have, by selector, each
+    with the driver that gets it back.
     """
 
     topology: Topology
@@ -63,6 +67,7 @@ class Observation(NamedTuple):
     states: Mapping[int, tuple[int | None, int | None]]
     ids: frozenset[str]
     foreign: Mapping[tuple[int, str], QomDevice]
+    lent: Mapping[str, Mapping[str, str | None]] = {}
 
 
 async def observe(
@@ -96,6 +101,9 @@ class _Reader:
         self.domid = domid
         self.layout = layout
         self.lacking: set[str] = set()
+        self.recorded_hosts: frozenset[tuple[int, int]] = frozenset()
+        self.notes: dict[str, str] = {}  # the host's, on the drivers of what usbback has
+        self.lent: dict[str, Mapping[str, str | None]] = {}
 
     async def read(self, expect_qmp: bool) -> Observation:
         identity = await self.identity()
@@ -151,6 +159,7 @@ class _Reader:
                 for device in found
                 if device.port and device.driver not in DEVICE_DRIVERS and (controller := _bus(device)) in names
             },
+            lent=self.lent,
         )
 
     async def devices_of(self, monitor: Qmp) -> tuple[QomDevice, ...]:
@@ -204,14 +213,23 @@ class _Reader:
         )
 
     async def records(self) -> tuple[ControllerRecord, ...]:
-        root = self.layout.record_root(self.domid) if self.domid is not None else None
-        if self.domid is None or root is None:
+        if self.domid is None:
             return ()
         xenstore = await self.host.xenstore()
-        nodes = await xenstore.tree(root)
+        nodes: dict[str, str] = {}
+        for root in self.layout.record_roots(self.domid):
+            nodes |= await xenstore.tree(root)
         for further in self.layout.further_roots(self.domid, nodes):
-            nodes = nodes | await xenstore.tree(further)
-        return self.layout.read_controllers(self.domid, nodes)
+            if further.startswith(f"/local/domain/{self.domid}/"):
+                # the guest may write what it likes there, and as much: one node is read, and nothing followed
+                nodes[further] = await xenstore.read(further) or ""
+            else:
+                nodes |= await xenstore.tree(further)
+        self.recorded_hosts = self.layout.recorded_hosts(self.domid, nodes)
+        records = self.layout.read_controllers(self.domid, nodes)
+        if any(record.type == "pv" and record.devices for record in records):
+            self.notes = await xenstore.tree(USBBACK)
+        return records
 
     async def device_models(self) -> tuple[DeviceModel, ...]:
         """Return the device models besides the primary one: those recorded, and those expected or named."""
@@ -342,12 +360,16 @@ class _Reader:
             host = None
             if row.kind == "hostdev":
                 host = known.get(path) or _host_device(device, known.values(), path)
-                if path is None and self.domid is not None:
+                recorded = host.bus is not None and (host.bus, host.device) in self.recorded_hosts
+                if path is None and self.domid is not None and not recorded:
                     self.lacking.add(f"device:usb:{controller}:{device.port}:record")
             yield _device(device, row.kind, "usb", controller, device.port, host)
+        pv = {record.index for record in records if record.type == "pv"}
         for (controller, port), path in given.items():
             if controller in emulated:
                 self.lacking.add(f"device:usb:{controller}:{port}")
+            if controller in pv:
+                self.check_drivers(f"device:usb:{controller}:{port}", known.get(path) or HostDevice(path=path))
             yield Device(
                 family="usb",
                 kind="hostdev",
@@ -360,6 +382,16 @@ class _Reader:
                 implicit=False,
                 source=None,
             )
+
+    def check_drivers(self, id: str, device: HostDevice) -> None:
+        """Note whose a PV device's interfaces are, and when the kernel's backend has not got one of them."""
+        assert device.path is not None, "a port holds it"
+        self.lent[device.selector] = own_drivers(device, self.host.sysfs, self.notes)
+        drivers = self.host.sysfs.interfaces(device.path).values()
+        if any(driver != "usbback" for driver in drivers):
+            self.lacking.add(f"{id}:usbback")
+            if any(drivers) and f"{USBBACK}/{node_name(device.path)}" not in self.notes:
+                self.lacking.add(f"{id}:drivers")
 
 
 def _bus(device: QomDevice) -> str:
@@ -408,6 +440,7 @@ def _paravirtual(record: ControllerRecord) -> Controller:
         properties={},
         implicit=False,
         source=None,
+        frontend=dict(enumerate(get_args(XenbusState), 1)).get(record.frontend_state or 0),
     )
 
 

@@ -28,7 +28,7 @@ class StepEvent(msgspec.Struct, frozen=True):
 class Applied(NamedTuple):
     """The steps that were carried out (or would be, in a dry run), and what the host looked like afterwards.
 
-    `notes` say what the guest sees of them where that is more than something new.
+    `notes` say what the guest sees of them where that is more than something new, and what is left out.
     """
 
     steps: tuple[Step, ...]

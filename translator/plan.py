@@ -14,13 +14,23 @@ Placeholders stand in a plan for what only a host knows; `bind` puts the facts i
     ${domid}                  the domain's id
     ${backend_domid:NAME}     the id of the backend domain NAME
     ${qmp:NAME}               the socket of device model NAME's monitor
-    ${hostdev:SELECTOR:FACT}  FACT (bus, device, path, node) of the host device that SELECTOR names
+    ${hostdev:SELECTOR:FACT}  FACT of the host device that SELECTOR names, as `words` reads it
+
+FACT is one of
+
+    bus, device               its numbers; bus4 and device4 in four hexadecimal digits, xbus and xdevice in as few
+    path, node                its host port path, and its character device; path_node is the path as xenstore takes it
+    interface, driver         the name of an interface of it, and the driver that this had before it was given away;
+                              interface_node is the name as xenstore takes it
+
+An operation or a write that names an interface stands for one for each interface, and one that names the driver
+for one for each interface that has one.
 """
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
 
@@ -41,13 +51,13 @@ from translator.topology import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 FORMAT = "translator-plan/1"
 
 Stage = Literal["launch", "attach"]
 Target = Literal["qmp", "xenstore", "wait", "sysfs", "option"]
-Op = Literal["write", "mkdir", "rm", "rm-empty", "sweep", "expect", "expect-absent"]
+Op = Literal["write", "mkdir", "rm", "rm-empty", "sweep", "expect", "expect-absent", "expect-nowhere"]
 
 
 class XenstoreOp(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -60,9 +70,11 @@ class XenstoreOp(msgspec.Struct, frozen=True, omit_defaults=True):
     sweep          remove the node if it has neither children nor a value, whoever made it, as a detach does
     expect         fail unless the node exists and, when `value` is given, has it
     expect-absent  fail if the node exists
+    expect-nowhere  fail if a node has `value`, or exists when no value is given, whose path is `path` with something
+                   in the place of each component `*`
 
     `permissions` are as `xenstore-ls -p` prints them, the owner first: `("n7", "r0")`. `why` is, for the
-    two guards, what to tell the reader when they fail.
+    guards, what to tell the reader when they fail.
     """
 
     op: Op
@@ -83,12 +95,17 @@ class QmpCommand(msgspec.Struct, frozen=True, omit_defaults=True):
     awaited: bool = True
 
 
-class Wait(msgspec.Struct, frozen=True):
-    """Wait until the node `path` has one of `values`; `timeout_s` is the longest wait, in seconds."""
+class Wait(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Wait until the node `path` has one of `values`; `timeout_s` is the longest wait, in seconds.
+
+    `refusals` are values that end the wait at once, in failure; `unanswered` is what a failure means.
+    """
 
     path: str
     values: tuple[str, ...]
     timeout_s: int
+    refusals: tuple[str, ...] = ()
+    unanswered: str | None = None
 
 
 class Transaction(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -103,11 +120,16 @@ class Transaction(msgspec.Struct, frozen=True, omit_defaults=True):
     otherwise: tuple[XenstoreOp, ...] | None = None
 
 
-class SysfsWrite(msgspec.Struct, frozen=True):
-    """Write `value` to the file `path`, which begins with /sys."""
+class SysfsWrite(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Write `value` to the file `path`, which begins with /sys.
+
+    A driver's `bind` and `unbind` take an interface's name; one that is as it is to be needs no write. With
+    `if_there`, nor does one that is gone.
+    """
 
     path: str
     value: str
+    if_there: bool = False
 
 
 class SysfsWrites(msgspec.Struct, frozen=True):
@@ -214,10 +236,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         backends: Mapping[str, int] | None = None,
         qmps: Mapping[str, str] | None = None,
         hostdevs: Mapping[str, HostDevice] | None = None,
+        interfaces: Mapping[str, Mapping[str, str | None]] | None = None,
     ) -> Plan:
         """Return the plan with its placeholders replaced by a host's facts; those not given stay.
 
-        `hostdevs` maps a selector (`1.8`, `046d:c52b`) to the device that it names, with all that is known of it.
+        `hostdevs` maps a selector (`1.8`, `046d:c52b`) to the device that it names, with all that is known of it, and
+        `interfaces` to that device's interfaces, each with the name of its driver.
 
         Raises:
             PlanError: the plan is bound to another domid.
@@ -240,12 +264,19 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         for name, backend in (backends or {}).items():
             facts[f"backend_domid:{name}"] = str(backend)
         for selector, found in (hostdevs or {}).items():
-            # one that was pulled is known by what a record says of it
-            known = {"bus": found.bus, "device": found.device, "path": found.path}
-            facts |= {f"hostdev:{selector}:{name}": str(fact) for name, fact in known.items() if fact is not None}
-            if found.bus is not None and found.device is not None:
-                facts[f"hostdev:{selector}:node"] = found.node
-        bound = _from_wire(msgspec.convert(_substitute(msgspec.to_builtins(_to_wire(self)), facts), _WirePlan))
+            facts |= {f"hostdev:{selector}:{fact}": value for fact, value in _facts(found).items()}
+        spread = self
+        if hostdevs or interfaces:
+
+            def told(action: Action) -> Action:
+                return _spread(_known(action, hostdevs or {}), interfaces or {})
+
+            steps = (
+                msgspec.structs.replace(step, action=told(step.action), undo=step.undo and told(step.undo))
+                for step in self.steps
+            )
+            spread = msgspec.structs.replace(self, steps=tuple(steps))
+        bound = _from_wire(msgspec.convert(_substitute(msgspec.to_builtins(_to_wire(spread)), facts), _WirePlan))
         topology = bound.topology
         identity = topology.domain
         if domid is not None:
@@ -271,6 +302,77 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 PLACEHOLDER = re.compile(r"\$\{([^}]*)\}")
+
+
+def _facts(device: HostDevice) -> dict[str, str]:
+    """Return what is known of a device; one that was pulled is known by what a record says of it."""
+    found: dict[str, str] = {}
+    if device.path is not None:
+        found |= {"path": device.path, "path_node": node_name(device.path)}
+    for name, number in (("bus", device.bus), ("device", device.device)):
+        if number is not None:
+            found |= {name: str(number), f"{name}4": f"{number:04x}", f"x{name}": f"{number:x}"}
+    if device.bus is not None and device.device is not None:
+        found["node"] = device.node
+    return found
+
+
+def node_name(name: str) -> str:
+    """Return sysfs' name of a device or interface as a xenstore node's. Source: usbintf_get (libxl_usb.c)."""
+    return name.replace(".", "_").replace(":", "@")
+
+
+def _spread(action: Action, interfaces: Mapping[str, Mapping[str, str | None]]) -> Action:
+    """Put each interface of a device in the place of those operations and writes that stand for one."""
+    if isinstance(action, Transaction):
+        return msgspec.structs.replace(action, transaction=tuple(_for_each(action.transaction, interfaces)))
+    if isinstance(action, SysfsWrites):
+        return SysfsWrites(tuple(_for_each(action.writes, interfaces)))
+    return action
+
+
+_Part = TypeVar("_Part", XenstoreOp, SysfsWrite)
+
+
+def _known(action: Action, hostdevs: Mapping[str, HostDevice]) -> Action:
+    """Leave out where a device cannot be looked for, as too little is known of it: one that was pulled."""
+    if not isinstance(action, Transaction):
+        return action
+    unknown = tuple(
+        f"${{hostdev:{selector}:{fact}"
+        for selector, found in hostdevs.items()
+        for fact in ("bus", "device", "path")
+        if getattr(found, fact) is None
+    )
+    return msgspec.structs.replace(
+        action,
+        transaction=tuple(
+            one
+            for one in action.transaction
+            if one.op != "expect-nowhere" or not any(word in f"{one.path} {one.value}" for word in unknown)
+        ),
+    )
+
+
+def _for_each(parts: Iterable[_Part], interfaces: Mapping[str, Mapping[str, str | None]]) -> Iterator[_Part]:
+    for part in parts:
+        text = f"{part.path} {part.value}"
+        selector = next((one for one in interfaces if f"${{hostdev:{one}:interface" in text), None)
+        if selector is None:
+            yield part
+            continue
+        key = f"hostdev:{selector}"
+        for interface, driver in interfaces[selector].items():
+            if driver is None and f"${{{key}:driver}}" in text:
+                continue
+            facts = {
+                f"{key}:interface": interface,
+                f"{key}:interface_node": node_name(interface),
+                f"{key}:driver": driver or "",
+            }
+            yield msgspec.structs.replace(
+                part, path=_substitute(part.path, facts), value=_substitute(part.value, facts)
+            )
 
 
 def _substitute(value: Any, facts: Mapping[str, str]) -> Any:

@@ -138,6 +138,8 @@ def _controller(controller: Controller) -> str:
     parts.append(f"{controller.ports} ports")
     if controller.backend is not None:
         parts.append(f"backend in domain {controller.backend}")
+    if controller.frontend:
+        parts.append(f"frontend {controller.frontend}")
     if controller.pci:
         parts.append(f"PCI {controller.pci}")
     if controller.implicit:
@@ -178,7 +180,11 @@ def _operations(operations: Iterable[XenstoreOp]) -> Iterable[str]:
     """Draw a transaction; what is written one after the other below one directory stands on one line."""
     folders: list[str] = []
     current, line = "", ""
+    searched = None
     for one in operations:
+        if one.op == "expect-nowhere" and one.why and one.why == searched:
+            continue  # the same, looked for somewhere else
+        searched = one.why if one.op == "expect-nowhere" else None
         folder = max((path for path in folders if one.path.startswith(f"{path}/")), key=len, default="")
         if one.op == "write" and folder:
             leaf = f"{one.path.removeprefix(f'{folder}/')}={one.value or ''}"
@@ -193,6 +199,8 @@ def _operations(operations: Iterable[XenstoreOp]) -> Iterable[str]:
         value = "" if one.value is None else f' = "{one.value}"'
         permissions = f" ({','.join(one.permissions)})" if one.permissions else ""
         current, line = "", f"{one.op} {one.path}{value}{permissions}"
+        if searched:
+            line = f"expect everywhere that {searched}"
         if one.op == "mkdir":
             folders.append(one.path)
             current = one.path

@@ -19,10 +19,14 @@ Type = Literal["emulated", "pv", "qusb", "none"]
 Kind = Literal[
     "hostdev", "redirdev", "tablet", "mouse", "keyboard", "hub", "disk", "smartcard", "sound", "serial", "net"
 ]
+# XenbusState, xen/include/public/io/xenbus.h, by number from 1; None is none of them
+XenbusState = Literal[
+    "initialising", "waiting", "initialised", "connected", "closing", "closed", "reconfiguring", "reconfigured"
+]
 # what may sit on a USB port: a ccid controller too, which is no device in a topology
 ElementKind = Kind | Literal["ccid"]
 Family = str  # a name in translator.families, or ccid, which has USB for a family
-Layout = Literal["libxl", "qemu"]
+Layout = Literal["libxl", "rfc7", "qemu"]
 
 PRIMARY = "primary"  # the device model that every domain has
 # Another one's: part of a socket's file name and a node of xenstore.
@@ -87,7 +91,8 @@ class Controller(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `id` is its name in QEMU, None where QEMU has no device for it; `backend` is the domain that
     serves a PV controller (a domid, or a name while unresolved); `pci` is `DDDD:BB:SS.F`, None where QEMU
     chooses; `properties` are the QEMU properties beyond identity and place, in QEMU's order; `place` is the USB
-    port that a controller of family ccid sits on.
+    port that a controller of family ccid sits on; `frontend` is the state in which the guest's driver of a PV one
+    was seen.
     """
 
     family: Family
@@ -107,6 +112,7 @@ class Controller(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     implicit: bool
     source: Source | None
     place: Place | None = None
+    frontend: XenbusState | None = None
 
 
 class HostDevice(msgspec.Struct, frozen=True, kw_only=True):

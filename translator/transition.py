@@ -166,7 +166,7 @@ def removal(seen: Observation, leaving: Iterable[str], *, force: bool = False) -
     topology, wanted = seen.topology, set(leaving)
     parts = _parts(topology)
     hosts = {device.host.selector: device.host for device in topology.devices if device.host}
-    plan = compile_plan(topology, running=True).bind(hostdevs=hosts)
+    plan = compile_plan(topology, running=True).bind(hostdevs=hosts, interfaces=seen.lent)
     steps = [step for step in plan.steps if step.subject in wanted]
     fixed = sorted({step.subject for step in steps if step.stage == "launch"})
     if fixed:

@@ -65,15 +65,16 @@ def command(
 
     async def work() -> None:
         if sandbox:
-            await in_sandbox(document(planning.domid))
+            await in_sandbox(document(planning.domid, usbback=True))
             return
         async with host_of(connecting, journaling) as host:
+            usbback = host.sysfs.has_driver("usbback")
             if connecting.name is not None:
-                document(None)  # a document that is refused has nothing to look for
-            await carry_out(document(await domid_at(host, connecting, planning.domid)), host)
+                document(None, usbback)  # a document that is refused has nothing to look for
+            await carry_out(document(await domid_at(host, connecting, planning.domid), usbback), host)
 
-    def document(domid: int | None) -> Plan:
-        made = inputs.plan_of(data, source, msgspec.structs.replace(planning, domid=domid), max_size)
+    def document(domid: int | None, usbback: bool) -> Plan:
+        made = inputs.plan_of(data, source, msgspec.structs.replace(planning, domid=domid), max_size, usbback=usbback)
         report.warnings(made.diagnostics, source)
         if report.failed:
             raise DocumentError([])  # a warning, taken for an error and told

@@ -92,7 +92,7 @@ def compare(made: Plan, probing: Probing) -> tuple[Diagnostic, ...]:
 
 async def domid_at(host: translator.Host, connecting: Connecting, domid: int | None) -> int | None:
     """Return the id of the domain that --name names, or the one given."""
-    from translator.apply import domid_of
+    from translator.binding import domid_of
 
     return domid if connecting.name is None else await domid_of(host, connecting.name)
 

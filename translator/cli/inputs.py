@@ -62,12 +62,20 @@ def plan_of(
     max_size: int = MAX_SIZE,
     *,
     probed: Mapping[str, Driver | None] | None = None,
+    usbback: bool = False,
 ) -> Plan:
-    """Return the plan that the input is, or that it makes; `probed` is what a QEMU was found to have."""
+    """Return the plan that the input is, or that it makes.
+
+    Args:
+        probed: what a QEMU was found to have.
+        usbback: whether the host has it, where no option says so.
+    """
     if _is_plan(data):
         made = translator.Plan.from_json(data)
         return made.bind(domid=planning.domid) if planning is not None and planning.domid else made
     options = {} if planning is None else msgspec.structs.asdict(planning)
+    if options.get("usbback") is None:
+        options["usbback"] = usbback
     return translator.plan(translator.load(data, file=name, max_size=max_size), probed=probed, **options)
 
 

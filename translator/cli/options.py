@@ -28,6 +28,7 @@ class Planning(msgspec.Struct, frozen=True):
     layout: str | None
     coldplug: str
     device_models: str | None
+    usbback: bool | None
 
 
 class Connecting(msgspec.Struct, frozen=True):
@@ -130,11 +131,12 @@ reporting = _group(
     ),
     click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", help="Colour findings."),
 )
+layout = click.option("--layout", type=click.Choice(["libxl", "rfc7"]), help="Where a Xen domain's records live.")
 planning = _group(
     "planning",
     Planning,
     domid,
-    click.option("--layout", type=click.Choice(["libxl"]), help="Where a Xen domain's records live."),
+    layout,
     click.option(
         "--coldplug",
         type=click.Choice(["auto", "all"]),
@@ -145,6 +147,12 @@ planning = _group(
         "--device-models",
         type=click.Choice(["primary", "single", "per-controller", "named"]),
         help="How controllers are shared out among a Xen HVM guest's emulators, whatever the document says.",
+    ),
+    click.option(
+        "--usbback/--no-usbback",
+        default=None,
+        help="Whether the host has the kernel's PVUSB backend, which a PV or PVH guest's controllers without a model "
+        "then get; looked up where a host is at hand.",
     ),
 )
 _reaching = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -11,7 +12,6 @@ from translator.cli import inputs, options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from translator.cli.options import Planning, Probing, Reporting
     from translator.drivers import Driver
@@ -27,6 +27,13 @@ if TYPE_CHECKING:
     "--check", is_flag=True, help="Compare with the committed NAME.plan.json beside each NAME.xml; print none."
 )
 @click.option("--update", is_flag=True, help="Write NAME.plan.json beside each NAME.xml.")
+@click.option(
+    "--sysfs",
+    type=click.Path(path_type=Path),
+    help="Where the /sys of the host is that the plan is for: which devices its selectors name, and whether it has "
+    "usbback, is then looked up.",
+)
+@click.option("--late-binding", is_flag=True, help="Leave it to apply which devices of the host are meant.")
 @options.probing
 @options.planning
 @options.max_size
@@ -39,6 +46,8 @@ def command(
     check: bool,
     update: bool,
     probing: Probing,
+    sysfs: Path | None,
+    late_binding: bool,
     planning: Planning,
     max_size: int,
     reporting: Reporting,
@@ -65,7 +74,9 @@ def command(
                 from translator.cli.hosts import drivers_at
 
                 probed = drivers_at(probing)
-            made = inputs.plan_of(data, name, planning, max_size, probed=probed)
+            made = inputs.plan_of(data, name, planning, max_size, probed=probed, usbback=_has_usbback(sysfs))
+            if sysfs is not None and not late_binding:
+                made = _bound(made, sysfs)
             report.warnings(made.diagnostics, name)
             if probing.probe is not None:
                 from translator.cli.hosts import compare
@@ -89,3 +100,17 @@ def _emulator(made: Plan, name: str | None) -> str:
         lacking = f"there is no device model {name!r}" if name else "each device model has words of its own"
         inputs.usage(f"{lacking}; say --device-model with one of: {', '.join(names)}")
     return name
+
+
+def _has_usbback(sysfs: Path | None) -> bool:
+    from translator.hosts.sysfs import Sysfs
+
+    return sysfs is not None and Sysfs(sysfs).has_driver("usbback")
+
+
+def _bound(plan: Plan, sysfs: Path) -> Plan:
+    """Return the plan with the devices that its selectors name on that host."""
+    from translator.binding import bind_host_devices
+    from translator.hosts.sysfs import Sysfs
+
+    return bind_host_devices(plan, Sysfs(sysfs), {})

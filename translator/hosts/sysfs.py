@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 # A device is named by its bus and the ports that lead to it; usb1 (a root hub) and 1-8:1.0 (an interface) are not.
 _DEVICE = re.compile(r"[0-9]+-[0-9]+(\.[0-9]+)*")
 _HUB_CLASS = "09"
+_DRIVER_FILE = re.compile(r"/sys/bus/usb/drivers/([^/]+)/(bind|unbind)")
 
 
 class Sysfs:
@@ -77,11 +78,19 @@ class Sysfs:
         """Tell whether the kernel has a USB driver of that name loaded."""
         return (self.root / "bus/usb/drivers" / name).is_dir()
 
+    def lacks_driver(self, name: str) -> bool:
+        """Tell whether the kernel is known to have no such driver: where it lists none at all, nobody knows."""
+        return (self.root / "bus/usb/drivers").is_dir() and not self.has_driver(name)
+
     def interfaces(self, path: str) -> dict[str, str | None]:
         """Return the interfaces of the device at a host port path, each with its driver's name, by name."""
         folder = self.root / "bus/usb/devices"
         names = sorted(entry.name for entry in folder.glob(f"{path}:*"))
         return {name: self.driver_of(name) for name in names}
+
+    def has_interface(self, interface: str) -> bool:
+        """Tell whether there is an interface of that name."""
+        return (self.root / "bus/usb/devices" / interface).exists()
 
     def driver_of(self, interface: str) -> str | None:
         """Return the name of the driver that an interface is bound to."""
@@ -90,20 +99,29 @@ class Sysfs:
         except OSError:
             return None
 
-    def write(self, path: str, value: str) -> None:
+    def write(self, path: str, value: str, *, if_there: bool = False) -> None:
         """Write `value` to the file that a plan calls `path`: below /sys, whatever the root here is.
+
+        An interface that a driver already has, or has no more, is not told to it again; with `if_there`, one that
+        is gone is to nobody.
 
         Raises:
             HostError: T413 the path leads out of /sys, or the kernel refused the write.
         """
+        bound = self.is_bound(path, value)
+        if bound is not None:
+            gone = if_there and not self.has_interface(value)
+            if gone or bound == path.endswith("/bind"):
+                return
         try:
             self._resolve(path).write_text(value)
         except OSError as error:
             raise HostError("T413", f"cannot write {value!r} to {path}: {error.strerror}") from error
 
-    def exists(self, path: str) -> bool:
-        """Tell whether there is what a plan calls `path`; see `write`."""
-        return self._resolve(path).exists()
+    def is_bound(self, path: str, interface: str) -> bool | None:
+        """Tell whether the driver whose `bind` or `unbind` is `path` has the interface; None: it is another file."""
+        match = _DRIVER_FILE.fullmatch(path)
+        return None if match is None else self.driver_of(interface) == match[1]
 
     def _resolve(self, path: str) -> Path:
         parts = path.split("/")

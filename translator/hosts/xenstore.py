@@ -52,6 +52,7 @@ class Xenstore:
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
+        self._searching = asyncio.Lock()
 
     @classmethod
     async def connect(cls, path: str | os.PathLike[str], timeout_s: float = 10) -> Xenstore:
@@ -140,12 +141,25 @@ class Xenstore:
             The paths that `mkdir` operations made, because they were not there.
 
         Raises:
-            HostError: T404, a guard failed; T405, xenstored refused or the operation is not valid; T408, the
-                connection was lost before anything took effect; T409, still conflicting after all attempts.
+            HostError: T404, a guard failed; T418, an `expect-nowhere` did; T405, xenstored refused or the operation
+                is not valid; T408, the connection was lost before anything took effect; T409, still conflicting
+                after all attempts.
             OutcomeUnknown: the connection was lost, or the deadline passed, while committing.
         """
         for operation in operations:
             _check(operation)
+        if any(operation.op == "expect-nowhere" for operation in operations):
+            # what reads half the store is in conflict with each of its like: of one process, one at a time
+            async with self._searching:
+                return await self._commit(operations)
+        return await self._commit(operations)
+
+    async def search(self, operation: XenstoreOp) -> str | None:
+        """Return where an `expect-nowhere` finds what it should not, outside of any transaction; None: nowhere."""
+        _check(operation)
+        return await _Steps(self, self._wire, 0).search(operation)
+
+    async def _commit(self, operations: Sequence[XenstoreOp]) -> frozenset[str]:
         for attempt in range(ATTEMPTS):
             made = await self._attempt(operations)
             if made is not None:
@@ -157,11 +171,12 @@ class Xenstore:
             "something keeps changing the same nodes; try again when it has finished",
         )
 
-    async def wait(self, path: str, values: Sequence[str], timeout_s: float) -> str:
+    async def wait(self, path: str, values: Sequence[str], timeout_s: float, refusals: Sequence[str] = ()) -> str:
         """Return the node's value as soon as it is one of `values`, told by a watch.
 
         Raises:
-            HostError: T407, it was not within `timeout_s` seconds; T408, the connection was lost.
+            HostError: T407, it was not within `timeout_s` seconds, or became one of `refusals`; T408, the
+                connection was lost.
         """
         seen = "no answer from xenstored"
         try:
@@ -170,12 +185,13 @@ class Xenstore:
                     value = await self.read(path)
                     if value is not None and value in values:
                         return value
+                    if value is not None and value in refusals:
+                        raise HostError("T407", f"{path} became {value!r}, and not {_either(values)}")
                     seen = "no such node" if value is None else repr(value)
                     await changes.next()
         except TimeoutError as error:
-            wanted = " or ".join(repr(value) for value in values)
             raise HostError(
-                "T407", f"{path} did not become {wanted} within {timeout_s:g} s; last seen: {seen}"
+                "T407", f"{path} did not become {_either(values)} within {timeout_s:g} s; last seen: {seen}"
             ) from error
 
     @asynccontextmanager
@@ -308,6 +324,10 @@ class _Steps:
                 await self._expect(operation)
             case "expect-absent":
                 await self._expect_absent(operation)
+            case "expect-nowhere":
+                found = await self.search(operation)
+                if found is not None:
+                    raise claimed(operation, found)
 
     async def settle(self) -> None:
         """Wait until all that was sent is answered."""
@@ -331,7 +351,10 @@ class _Steps:
             raise _guard_failed(operation, f"found {text(answer)!r}")
         # oxenstored commits two transactions that both found nothing and both made the node; a listing that
         # would come out different by now it takes for a conflict. So list the nearest node that is there.
-        parent = operation.path
+        await self._list_nearest(operation.path)
+
+    async def _list_nearest(self, path: str) -> None:
+        parent = path
         while parent != "/":
             parent = parent.rpartition("/")[0] or "/"
             try:
@@ -341,6 +364,37 @@ class _Steps:
                 if error.name == "E2BIG":  # the C daemon's way to say that it is long; it counts as read
                     return
                 raise
+
+    async def search(self, operation: XenstoreOp) -> str | None:
+        """Return a node that the pattern names and that has the value; each listing guards against a new one."""
+        paths = [""]
+        for component in operation.path.split("/")[1:]:
+            paths = await self._below(paths) if component == "*" else [f"{path}/{component}" for path in paths]
+        requests = {path: self._wire.request(Op.READ, path, transaction=self._transaction) for path in paths}
+        found = None
+        for path, request in requests.items():
+            answer = await self._store.answer_or_none(request, f"read {path}")
+            if answer is not None and operation.value in (None, text(answer)):
+                found = found or path
+        return found
+
+    async def _below(self, paths: Sequence[str]) -> list[str]:
+        """Return the paths of all children, sorted; of a node that is not there, its nearest ancestor is listed."""
+        requests = {path: self._wire.request(Op.DIRECTORY, path, transaction=self._transaction) for path in paths}
+        found: list[str] = []
+        for path, request in requests.items():
+            try:
+                answer = await self._store.answer_or_none(request, f"list {path}")
+            except _RefusedError as error:
+                if error.name != "E2BIG":
+                    raise
+                found += [f"{path}/{name}" for name in await self._store.children(path) or ()]
+                continue
+            if answer is None:
+                await self._list_nearest(path)
+            else:
+                found += [f"{path}/{name}" for name in sorted(words(answer))]
+        return found
 
     async def _get(self, op: int, path: str) -> bytes | None:
         request = self._wire.request(op, path, transaction=self._transaction)
@@ -365,9 +419,13 @@ class _RefusedError(HostError):
         self.name = name
 
 
+def _either(values: Sequence[str]) -> str:
+    return " or ".join(repr(value) for value in values)
+
+
 def _check(operation: XenstoreOp) -> None:
     path, value = operation.path, operation.value
-    _check_path(path)
+    _check_path(path.replace("*", "_") if operation.op == "expect-nowhere" else path)
     if operation.op in ("rm", "rm-empty", "sweep") and path == "/":
         raise _invalid("the root cannot be removed: oxenstored would do it")
     if operation.op == "write":
@@ -399,6 +457,15 @@ def _check_path(path: str) -> None:
 
 def _invalid(message: str, help: str | None = None) -> HostError:
     return HostError("T405", f"not sent to xenstored: {message}", help)
+
+
+def claimed(operation: XenstoreOp, found: str) -> HostError:
+    """Return the error of an `expect-nowhere` that found what it should not."""
+    return HostError(
+        "T418",
+        f"it does not hold that {operation.why or 'this is nowhere'}: it is in {found}",
+        "take it away there first; if that domain is gone, remove what it has left in xenstore",
+    )
 
 
 def _guard_failed(operation: XenstoreOp, found: str) -> HostError:

@@ -25,6 +25,8 @@ INITIALISING, INIT_WAIT, INITIALISED, CONNECTED, CLOSING, CLOSED = range(1, 7)
 
 # The host port path of what a port holds when that is no path.
 UNKNOWN = "unknown"
+# Where it stands which drivers a host device's interfaces had before the kernel's backend got them.
+USBBACK = "/libxl/usbback"
 
 
 class Recorded(NamedTuple):
@@ -88,14 +90,27 @@ class Layout(Protocol):
     def record_device(self, domain: DomainIdentity, controller: Controller, device: Device) -> Recorded | None:
         """Return what gives the host's device to the controller's port on the host's records."""
 
-    def record_root(self, domid: int) -> str | None:
-        """Return the path below which the domain's controllers are recorded; None: this layout has no records."""
+    def borrow(self, controller: Controller, device: Device) -> tuple[Recorded, Recorded] | None:
+        """Return what notes a host device's drivers, and what exchanges them for the PV backend's; None: not needed.
+
+        They follow the device's record and are undone before it, so that no other guest gets the device before the
+        host's drivers have it again.
+        """
+
+    def record_roots(self, domid: int) -> tuple[str, ...]:
+        """Return the paths below which the domain's controllers are recorded; none: this layout has no records."""
 
     def further_roots(self, domid: int, nodes: Mapping[str, str]) -> tuple[str, ...]:
-        """Return the other paths to read, as the records (nodes by absolute path) tell; none that a guest names."""
+        """Return the other paths to read, as the records (nodes by absolute path) tell; none that a guest names.
+
+        In the guest's own directory each is a single node.
+        """
 
     def read_controllers(self, domid: int, nodes: Mapping[str, str]) -> tuple[ControllerRecord, ...]:
         """Return the domain's controllers, by index, from the nodes of all roots, by absolute path."""
+
+    def recorded_hosts(self, domid: int, nodes: Mapping[str, str]) -> frozenset[tuple[int, int]]:
+        """Return bus and device numbers of the host devices that have a record which names no port."""
 
 
 def layout_named(name: LayoutName) -> Layout:
@@ -108,4 +123,8 @@ def layout_named(name: LayoutName) -> Layout:
         from translator.layouts.qemu import Qemu
 
         return Qemu()
+    if name == "rfc7":
+        from translator.layouts.rfc7 import Rfc7
+
+        return Rfc7()
     raise ValueError(f"there is no layout {name!r}")

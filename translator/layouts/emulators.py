@@ -14,12 +14,7 @@ import re
 from typing import TYPE_CHECKING
 
 from translator.layouts import Recorded
-from translator.layouts.libxl import _TOOLSTACK as TOOLSTACK
-from translator.layouts.libxl import _domid as domid_of
-from translator.layouts.libxl import _emptied as emptied
-from translator.layouts.libxl import _guards as guards
-from translator.layouts.libxl import _nodes as nodes_of
-from translator.layouts.libxl import _parents as parents
+from translator.layouts.libxl import TOOLSTACK, domid_of, emptied, guards, nodes_of, parents
 from translator.plan import Transaction, XenstoreOp
 from translator.topology import DEVICE_MODEL_NAME, DeviceModel
 

@@ -19,11 +19,12 @@ from translator.layouts import (
     INITIALISED,
     INITIALISING,
     UNKNOWN,
+    USBBACK,
     ControllerRecord,
     Recorded,
 )
 from translator.models import CANONICAL, DEVICE_KINDS, ControllerKind, Ports
-from translator.plan import Transaction, Wait, XenstoreOp
+from translator.plan import SysfsWrite, SysfsWrites, Transaction, Wait, XenstoreOp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -48,13 +49,13 @@ _TYPE_WORDS: dict[Type, str] = {"emulated": "devicemodel", "pv": "pv", "qusb": "
 _TYPES: dict[str, Type] = {word: type for type, word in _TYPE_WORDS.items()}
 _BACKENDS: dict[Type, str] = {"pv": "vusb", "qusb": "qusb"}
 
-_TOOLSTACK = ("n0",)
+TOOLSTACK = ("n0",)
 
 # What a port may hold. A backend domain may write anything; of anything else only that it is there is passed on.
 _HOST_PATH = re.compile(r"[0-9]+-[0-9]+(\.[0-9]+)*")
 
 
-class _Paths(NamedTuple):
+class Paths(NamedTuple):
     record: str
     frontend: str
     backend: str
@@ -83,7 +84,7 @@ class Libxl:
             return f"{DEVICE_KINDS[kind].prefix}{ordinal}"
         if host.bus is not None and host.device is not None:
             return f"xenusb-{host.bus}-{host.device}"
-        return f"xenusb-${{hostdev:{host.selector}:bus}}-${{hostdev:{host.selector}:device}}"
+        return f"xenusb-{fact(host, 'bus')}-{fact(host, 'device')}"
 
     def host_properties(self, host: HostDevice) -> dict[str, Value]:
         if host.device is not None:
@@ -92,17 +93,14 @@ class Libxl:
             bus, _, port = host.path.partition("-")
             return {"hostbus": int(bus), "hostport": port}
         if host.serial is not None:  # which QEMU cannot look for
-            return {
-                "hostbus": f"${{hostdev:{host.selector}:bus}}",
-                "hostaddr": f"${{hostdev:{host.selector}:device}}",
-            }
+            return {"hostbus": fact(host, "bus"), "hostaddr": fact(host, "device")}
         return {"vendorid": host.vendor, "productid": host.product}
 
     def record_controller(self, domain: DomainIdentity, controller: Controller) -> Recorded | None:
         if controller.type == "none":
             return None
-        domid, paths = _domid(domain), _paths(domain, controller)
-        guest, backend = f"r{domid}", _backend_domid(controller)
+        domid, paths = domid_of(domain), self._paths(domain, controller)
+        guest, backend = f"r{domid}", backend_domid(controller)
         shape = {
             "type": _TYPE_WORDS[controller.type],
             "usb-ver": str(controller.version),
@@ -110,7 +108,7 @@ class Libxl:
             "port": "",
         } | {f"port/{port}": "" for port in range(1, controller.ports + 1)}
         operations = [
-            *_guards(domain),
+            *guards(domain),
             XenstoreOp(
                 op="expect-absent",
                 path=paths.record,
@@ -132,39 +130,45 @@ class Libxl:
                     why="the domain has a device model that serves qusb (a PV guest gets one by vfb= or usbctrl=)",
                 )
             )
-        operations += _parents(paths.record, _TOOLSTACK)
-        if controller.type == "emulated":
-            operations += _nodes(paths.record, shape, _TOOLSTACK)
-            made = [paths.record]
-        else:
+        state = {"online": "1", "state": str(INITIALISING)}
+        first, last = self._record(paths, controller, {"frontend-id": domid} | state | shape)
+        operations += parents(paths.record, TOOLSTACK)
+        operations += nodes_of(paths.record, first, TOOLSTACK)
+        made = [paths.record]
+        if controller.type != "emulated":
             owner = f"n{domid}", f"r{backend}"
             served = f"n{backend}", guest
-            state = {"online": "1", "state": str(INITIALISING)}
-            operations += _nodes(paths.record, {"frontend": paths.frontend, "backend": paths.backend}, _TOOLSTACK)
-            operations += _parents(paths.frontend, ("n0", guest))
-            operations += _nodes(
+            operations += parents(paths.frontend, ("n0", guest))
+            operations += nodes_of(
                 paths.frontend,
                 {"backend": paths.backend, "backend-id": backend, "state": str(INITIALISING)},
                 owner,
             )
-            operations += _parents(paths.backend, (f"n{backend}",))
-            operations += _nodes(
+            operations += parents(paths.backend, (f"n{backend}",))
+            operations += nodes_of(
                 paths.backend, {"frontend": paths.frontend, "frontend-id": domid} | state | shape, served
             )
-            operations += _leaves(paths.record, {"frontend-id": domid} | state | shape, _TOOLSTACK)
+            operations += leaves(paths.record, last, TOOLSTACK)
             made = [paths.frontend, paths.backend, paths.record]
         return Recorded(
             Transaction(tuple(operations)),
-            Transaction((*(XenstoreOp(op="rm", path=path) for path in made), *_emptied(made))),
+            Transaction((*(XenstoreOp(op="rm", path=path) for path in made), *emptied(made))),
         )
 
     def await_backend(self, domain: DomainIdentity, controller: Controller) -> Recorded | None:
         if controller.type not in _BACKENDS:
             return None
-        backend = _paths(domain, controller).backend
+        backend = self._paths(domain, controller).backend
+        driver = "usbback" if controller.type == "pv" else "qusb"
         return Recorded(
-            # a guest that is quick may have taken the backend on from 2 before we look
-            Wait(f"{backend}/state", tuple(map(str, (INIT_WAIT, INITIALISED, CONNECTED))), INIT_TIMEOUT_S),
+            Wait(
+                f"{backend}/state",
+                # a guest that is quick may have taken the backend on from 2 before we look
+                tuple(map(str, (INIT_WAIT, INITIALISED, CONNECTED))),
+                INIT_TIMEOUT_S,
+                refusals=tuple(map(str, (CLOSING, CLOSED))),
+                unanswered=f"domain {backend_domid(controller)} has no {driver} driver, or it does not answer",
+            ),
             Transaction(
                 (
                     XenstoreOp(op="write", path=f"{backend}/online", value="0"),
@@ -178,14 +182,14 @@ class Libxl:
         connecting = self.await_backend(domain, controller)
         if connecting is None:
             return None
-        paths = _paths(domain, controller)
+        paths = self._paths(domain, controller)
         closed, opened = f"{paths.backend}/state", f"{paths.frontend}/state"
         online = f"{paths.backend}/online"
         assert isinstance(connecting.action, Wait)
         return Recorded(
             Transaction(
                 (
-                    *_guards(domain),
+                    *guards(domain),
                     XenstoreOp(
                         op="expect",
                         path=f"{paths.backend}/frontend",
@@ -218,12 +222,12 @@ class Libxl:
     def record_device(self, domain: DomainIdentity, controller: Controller, device: Device) -> Recorded | None:
         if device.host is None:
             return None
-        paths = _paths(domain, controller)
+        paths = self._paths(domain, controller)
         # a path has no dots; libxl writes _ for them elsewhere
         port = (
             f"{paths.record if controller.type == 'emulated' else paths.backend}/port/{device.port.replace('.', '_')}"
         )
-        path = f"${{hostdev:{device.host.selector}:path}}"
+        path = fact(device.host, "path")
         ours = f"port {device.port} of controller {controller.index} still has this device"
         free = f"port {device.port} of controller {controller.index} is free"
         if "." in device.port:
@@ -231,9 +235,10 @@ class Libxl:
             return Recorded(
                 Transaction(
                     (
-                        *_guards(domain),
+                        *guards(domain),
+                        *unclaimed(device.host),
                         XenstoreOp(op="expect-absent", path=port, why=free),
-                        XenstoreOp(op="write", path=port, value=path, permissions=_TOOLSTACK),
+                        XenstoreOp(op="write", path=port, value=path, permissions=TOOLSTACK),
                     )
                 ),
                 Transaction(
@@ -243,7 +248,8 @@ class Libxl:
         return Recorded(
             Transaction(
                 (
-                    *_guards(domain),
+                    *guards(domain),
+                    *unclaimed(device.host),
                     XenstoreOp(op="expect", path=port, value="", why=free),
                     XenstoreOp(op="write", path=port, value=path),
                 )
@@ -256,8 +262,41 @@ class Libxl:
             ),
         )
 
-    def record_root(self, domid: int) -> str | None:
-        return f"/libxl/{domid}/device/vusb"
+    def borrow(self, controller: Controller, device: Device) -> tuple[Recorded, Recorded] | None:
+        if controller.type != "pv" or device.host is None:
+            return None
+        interface, driver = fact(device.host, "interface"), fact(device.host, "driver")
+        lent = f"{USBBACK}/{fact(device.host, 'path_node')}"
+        drivers = "/sys/bus/usb/drivers"
+        remembered = XenstoreOp(
+            op="write",
+            path=f"{lent}/{fact(device.host, 'interface_node')}/driver_path",
+            value=f"{drivers}/{driver}",
+            permissions=TOOLSTACK,
+        )
+        return (
+            Recorded(
+                Transaction((XenstoreOp(op="mkdir", path=USBBACK, permissions=TOOLSTACK), remembered)),
+                Transaction((XenstoreOp(op="rm", path=lent), XenstoreOp(op="rm-empty", path=USBBACK))),
+            ),
+            Recorded(
+                SysfsWrites(
+                    (
+                        SysfsWrite(f"{drivers}/{driver}/unbind", interface),
+                        SysfsWrite(f"{drivers}/usbback/bind", interface),
+                    )
+                ),
+                SysfsWrites(
+                    (
+                        SysfsWrite(f"{drivers}/usbback/unbind", interface, if_there=True),
+                        SysfsWrite(f"{drivers}/{driver}/bind", interface, if_there=True),
+                    )
+                ),
+            ),
+        )
+
+    def record_roots(self, domid: int) -> tuple[str, ...]:
+        return (f"/libxl/{domid}/device/vusb",)
 
     def further_roots(self, domid: int, nodes: Mapping[str, str]) -> tuple[str, ...]:
         roots: list[str] = []
@@ -272,7 +311,7 @@ class Libxl:
         for index in _indexes(domid, nodes):
             record = f"/libxl/{domid}/device/vusb/{index}"
             type = _TYPES.get(nodes.get(f"{record}/type", ""))
-            version, ports = (_number(nodes.get(f"{record}/{name}")) for name in ("usb-ver", "num-ports"))
+            version, ports = (number(nodes.get(f"{record}/{name}")) for name in ("usb-ver", "num-ports"))
             if type is None or version is None or ports is None or ControllerKind(type, version) not in CANONICAL:
                 continue  # half a record is none: its maker has not finished, or died
             served = record
@@ -282,11 +321,6 @@ class Libxl:
                 backend = _backend_of(domid, index, served)
                 if backend is None:
                     continue
-            taken = {
-                path.removeprefix(f"{served}/port/"): value
-                for path, value in nodes.items()
-                if path.startswith(f"{served}/port/") and value
-            }
             records.append(
                 ControllerRecord(
                     index=index,
@@ -294,16 +328,74 @@ class Libxl:
                     version=version,
                     ports=ports,
                     backend=backend,
-                    state=_number(nodes.get(f"{served}/state")),
-                    frontend_state=_number(nodes.get(f"/local/domain/{domid}/device/vusb/{index}/state")),
-                    devices={
-                        port.replace("_", "."): taken[port] if _HOST_PATH.fullmatch(taken[port]) else UNKNOWN
-                        for port in sorted(taken)
-                        if re.fullmatch(r"[0-9]+(_[0-9]+)*", port)
-                    },
+                    state=number(nodes.get(f"{served}/state")),
+                    frontend_state=number(nodes.get(f"/local/domain/{domid}/device/vusb/{index}/state")),
+                    devices=occupied(served, nodes),
                 )
             )
         return tuple(records)
+
+    def recorded_hosts(self, domid: int, nodes: Mapping[str, str]) -> frozenset[tuple[int, int]]:
+        return frozenset()  # a port tells
+
+    def _paths(self, domain: DomainIdentity, controller: Controller) -> Paths:
+        domid, index = domid_of(domain), controller.index
+        kind = _BACKENDS.get(controller.type, "")
+        return Paths(
+            record=self._record_path(domid, controller),
+            # the frontend is called vusb for both PV types: the guest's driver is the same
+            frontend=f"/local/domain/{domid}/device/vusb/{index}",
+            backend=f"/local/domain/{backend_domid(controller)}/backend/{kind}/{domid}/{index}",
+        )
+
+    def _record_path(self, domid: str, controller: Controller) -> str:
+        return f"/libxl/{domid}/device/vusb/{controller.index}"
+
+    def _record(
+        self, paths: Paths, controller: Controller, served: Mapping[str, str]
+    ) -> tuple[dict[str, str], dict[str, str]]:
+        """Return what the record holds before frontend and backend are written, and after them."""
+        if controller.type == "emulated":
+            state = ("frontend-id", "online", "state")
+            return {name: value for name, value in served.items() if name not in state}, {}
+        return {"frontend": paths.frontend, "backend": paths.backend}, dict(served)
+
+
+def occupied(root: str, nodes: Mapping[str, str]) -> dict[str, str]:
+    """Return the taken ports below a record or a backend, each with the host port path of what is in it."""
+    taken = {
+        path.removeprefix(f"{root}/port/"): value
+        for path, value in nodes.items()
+        if path.startswith(f"{root}/port/") and value
+    }
+    return {
+        port.replace("_", "."): taken[port] if _HOST_PATH.fullmatch(taken[port]) else UNKNOWN
+        for port in sorted(taken)
+        if re.fullmatch(r"[0-9]+(_[0-9]+)*", port)
+    }
+
+
+def fact(host: HostDevice, name: str) -> str:
+    """Return the placeholder of a fact about a host device, see `translator.plan`."""
+    return f"${{hostdev:{host.selector}:{name}}}"
+
+
+def unclaimed(host: HostDevice) -> list[XenstoreOp]:
+    """Make sure that no domain has the device: with any protocol, and by the records of any layout.
+
+    Source: is_usbdev_assigned (libxl_usb.c), which looks the same without a transaction.
+    """
+    why = f"host device {host.selector} is free"
+    taken = [
+        XenstoreOp(op="expect-nowhere", path=pattern, value=fact(host, "path"), why=why)
+        for pattern in (
+            "/local/domain/0/backend/vusb/*/*/port/*",
+            "/local/domain/0/backend/qusb/*/*/port/*",
+            "/libxl/*/device/vusb/*/port/*",
+        )
+    ]
+    record = f"/libxl/*/usb/hostdev-{fact(host, 'bus4')}-{fact(host, 'device4')}"
+    return [*taken, XenstoreOp(op="expect-nowhere", path=record, why=why)]
 
 
 def _indexes(domid: int, nodes: Mapping[str, str]) -> list[int]:
@@ -318,48 +410,37 @@ def _backend_of(domid: int, index: int, path: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def _number(text: str | None) -> int | None:
+def number(text: str | None) -> int | None:
     return int(text) if text is not None and re.fullmatch(r"[0-9]{1,9}", text) else None
 
 
-def _domid(domain: DomainIdentity) -> str:
+def domid_of(domain: DomainIdentity) -> str:
     return "${domid}" if domain.domid is None else str(domain.domid)
 
 
-def _backend_domid(controller: Controller) -> str:
+def backend_domid(controller: Controller) -> str:
     if isinstance(controller.backend, str):
         return f"${{backend_domid:{controller.backend}}}"
     return str(controller.backend or 0)
 
 
-def _paths(domain: DomainIdentity, controller: Controller) -> _Paths:
-    domid, index = _domid(domain), controller.index
-    kind = _BACKENDS.get(controller.type, "")
-    return _Paths(
-        record=f"/libxl/{domid}/device/vusb/{index}",
-        # the frontend is called vusb for both PV types: the guest's driver is the same
-        frontend=f"/local/domain/{domid}/device/vusb/{index}",
-        backend=f"/local/domain/{_backend_domid(controller)}/backend/{kind}/{domid}/{index}",
-    )
-
-
-def _guards(domain: DomainIdentity) -> list[XenstoreOp]:
+def guards(domain: DomainIdentity) -> list[XenstoreOp]:
     """Make sure, inside the transaction, that the domain is the one that was meant: domids are reused."""
-    root = f"/local/domain/{_domid(domain)}"
+    root = f"/local/domain/{domid_of(domain)}"
     if domain.uuid:
-        why = f"domain {_domid(domain)} is {domain.name!r} with UUID {domain.uuid}"
+        why = f"domain {domid_of(domain)} is {domain.name!r} with UUID {domain.uuid}"
         return [XenstoreOp(op="expect", path=f"{root}/vm", value=f"/vm/{domain.uuid}", why=why)]
-    why = f"domain {_domid(domain)} is {domain.name!r}"
+    why = f"domain {domid_of(domain)} is {domain.name!r}"
     return [XenstoreOp(op="expect", path=f"{root}/name", value=domain.name, why=why)]
 
 
-def _nodes(root: str, values: Mapping[str, str], permissions: tuple[str, ...]) -> Iterable[XenstoreOp]:
+def nodes_of(root: str, values: Mapping[str, str], permissions: tuple[str, ...]) -> Iterable[XenstoreOp]:
     """Make `root` and the nodes below it."""
     yield XenstoreOp(op="mkdir", path=root, permissions=permissions)
-    yield from _leaves(root, values, permissions)
+    yield from leaves(root, values, permissions)
 
 
-def _leaves(root: str, values: Mapping[str, str], permissions: tuple[str, ...]) -> Iterable[XenstoreOp]:
+def leaves(root: str, values: Mapping[str, str], permissions: tuple[str, ...]) -> Iterable[XenstoreOp]:
     for name, value in values.items():
         yield XenstoreOp(op="write", path=f"{root}/{name}", value=value, permissions=permissions)
 
@@ -372,10 +453,10 @@ def _between(path: str) -> list[str]:
     return ["/".join((root, *parts[:depth])) for depth in range(1, len(parts) + 1)]
 
 
-def _parents(path: str, permissions: tuple[str, ...]) -> Iterable[XenstoreOp]:
+def parents(path: str, permissions: tuple[str, ...]) -> Iterable[XenstoreOp]:
     return (XenstoreOp(op="mkdir", path=parent, permissions=permissions) for parent in _between(path))
 
 
-def _emptied(made: Iterable[str]) -> Iterable[XenstoreOp]:
+def emptied(made: Iterable[str]) -> Iterable[XenstoreOp]:
     """Remove the parents that the removal of `made` left empty, the deepest first, as libxl does."""
     return (XenstoreOp(op="rm-empty", path=parent) for path in made for parent in reversed(_between(path)))

@@ -55,11 +55,17 @@ class Qemu:
     def record_device(self, domain: DomainIdentity, controller: Controller, device: Device) -> Recorded | None:
         return None
 
-    def record_root(self, domid: int) -> str | None:
+    def borrow(self, controller: Controller, device: Device) -> tuple[Recorded, Recorded] | None:
         return None
+
+    def record_roots(self, domid: int) -> tuple[str, ...]:
+        return ()
 
     def further_roots(self, domid: int, nodes: Mapping[str, str]) -> tuple[str, ...]:
         return ()
 
     def read_controllers(self, domid: int, nodes: Mapping[str, str]) -> tuple[ControllerRecord, ...]:
         return ()
+
+    def recorded_hosts(self, domid: int, nodes: Mapping[str, str]) -> frozenset[tuple[int, int]]:
+        return frozenset()

@@ -190,7 +190,8 @@ class UsbPart:
                 element,
                 f"model {row.name!r} is USB {row.kind.version}, which layout {self.layout.name!r} cannot record",
                 "@model",
-                f"libxl knows versions {_either(self.layout.pv_versions)} of paravirtual controllers: name 'xenusb2'",
+                f"libxl knows versions {_either(self.layout.pv_versions)} of paravirtual controllers: "
+                "name 'xenusb2', or take layout 'rfc7'",
             )
         else:
             return self.sized(element, row)

@@ -193,6 +193,14 @@ class UsbSteps:
             why = f"Give the {named(device)} to port {device.port} of controller {controller.index}."
             id = f"device:usb:{controller.index}:{device.port}{part}"
             yield self.steps.recorded(id, controller.device_model if part else None, record, why, device.source)
+        borrowed = self.layout.borrow(controller, device)
+        if borrowed:
+            remembered, exchanged = borrowed
+            id = f"device:usb:{controller.index}:{device.port}"
+            why = f"Note which drivers of the host the {named(device)} has, to give it back to them."
+            yield self.steps.recorded(f"{id}:drivers", None, remembered, why, device.source)
+            why = f"Take the {named(device)} from them and give it to the kernel's usbback."
+            yield self.steps.recorded(f"{id}:usbback", None, exchanged, why, device.source)
 
     def stage(self, controller: Controller) -> Stage:
         if self.steps.coldplug == "all" or (controller.index, "") in self.at_launch:

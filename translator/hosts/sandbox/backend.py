@@ -1,4 +1,4 @@
-"""The PV side of the sandbox: USB backends in domain 0 and, for a guest that runs, its frontend.
+"""The PV side of the sandbox: USB backends, in domain 0 or another, and, for a guest that runs, its frontend.
 
 They answer as the xenbus drivers do (drivers/xen/xenbus in Linux), on the same nodes and told by the same
 watches as any other party:
@@ -22,7 +22,7 @@ from translator.hosts.sandbox.store import Store, StoreError, Watch
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_STATE = re.compile(r"/local/domain/0/backend/(vusb|qusb)/(\d+)/\d+/state")
+_STATE = re.compile(r"/local/domain/(\d+)/backend/(vusb|qusb)/(\d+)/\d+/state")
 _FRONTEND_STATE = re.compile(r"/local/domain/(\d+)/device/vusb/\d+/state")
 _log = logging.getLogger(__name__)
 
@@ -87,8 +87,8 @@ class Backends:
         frontend = self._store.read(f"{path}/frontend")
         if state is None or frontend is None:
             return
-        kind, domid = match[1], int(match[2])
-        if kind == "qusb" and self._store.read(f"/local/domain/0/device-model/{domid}/backends/qusb") is None:
+        home, kind, domid = match[1], match[2], int(match[3])
+        if kind == "qusb" and self._store.read(f"/local/domain/{home}/device-model/{domid}/backends/qusb") is None:
             return  # no QEMU that serves this guest
         theirs = self._store.read(f"{frontend}/state")
         if state == INITIALISING:

@@ -1,0 +1,127 @@
+"""What is refused before the first step is carried out: what would fail in the middle, or could never work."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from translator.errors import HostError
+from translator.hosts.xenstore import claimed
+from translator.plan import SysfsWrites, Transaction
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from translator.host import Host
+    from translator.hosts.xenstore import Xenstore
+    from translator.plan import Plan, Step
+    from translator.topology import Controller
+    from translator.transition import Transition
+
+_OS_TYPES = {"pv": "linux", "pvh": "xenpvh", "hvm": "hvm"}
+
+
+async def preflight(plan: Plan, change: Transition, host: Host) -> None:
+    """Look whether the host can carry out what is to change to match the plan.
+
+    What a step itself makes sure of in its transaction is asked here too, so that nothing has to be undone.
+
+    Raises:
+        HostError: T417, T418, T420 to T423, with what to do instead.
+    """
+    domain = plan.topology.domain
+    if domain.hypervisor != "xen" or domain.domid is None:
+        return
+    xenstore = await host.xenstore()
+    steps = change.additions
+    await _guest_type(plan, xenstore)
+    if any(step.target == "qmp" for step in change.steps) or _added(plan, steps, "qusb"):
+        await _device_model(domain.domid, xenstore)
+    for controller in _added(plan, steps, "qusb"):
+        await _serves_qusb(domain.domid, controller, xenstore)
+    _usbback(plan, steps, host)
+    await _claims(change, xenstore)
+
+
+async def _claims(change: Transition, xenstore: Xenstore) -> None:
+    """Search for host devices that somebody has; what a removal gives back on the way may be given again."""
+    returned = {
+        operation.path
+        for step in change.removals
+        if isinstance(step.action, Transaction)
+        for operation in step.action.transaction
+        if operation.op == "rm" or (operation.op == "write" and operation.value == "")
+    }
+    for step in change.additions:
+        if not isinstance(step.action, Transaction):
+            continue
+        for operation in step.action.transaction:
+            if operation.op == "expect-nowhere":
+                found = await xenstore.search(operation)
+                if found is not None and not any(f"{found}/".startswith(f"{path}/") for path in returned):
+                    error = claimed(operation, found)
+                    raise HostError(error.code, error.message, error.help, step.source)
+
+
+async def _guest_type(plan: Plan, xenstore: Xenstore) -> None:
+    domain = plan.topology.domain
+    found = await xenstore.read(f"/libxl/{domain.domid}/type")
+    if found in _OS_TYPES and found != domain.guest:
+        raise HostError(
+            "T422",
+            f"the document is for a guest of type {domain.guest.upper()}, and domain {domain.domid} is of type "
+            f"{found.upper()}",
+            f"its <os> must have <type>{_OS_TYPES[found]}</type>; or is another domain meant?",
+        )
+
+
+async def _device_model(domid: int, xenstore: Xenstore) -> None:
+    """Source: libxl__device_usbctrl_add and libxl_get_stubdom_id, which refuse the same later and say less."""
+    if await xenstore.read(f"/libxl/{domid}/dm-version") == "qemu_xen_traditional":
+        raise HostError(
+            "T420",
+            f"the device model of domain {domid} is qemu-traditional, which takes no USB devices while it runs",
+            'start the domain with device_model_version="qemu-xen", or with a paravirtual controller of type pv',
+        )
+    for other in await xenstore.children("/local/domain") or ():
+        if await xenstore.read(f"/local/domain/{other}/target") == str(domid):
+            raise HostError(
+                "T421",
+                f"the QEMU of domain {domid} runs in stub domain {other}, out of reach",
+                "start the domain without device_model_stubdomain_override, or use a controller of type pv",
+            )
+
+
+async def _serves_qusb(domid: int, controller: Controller, xenstore: Xenstore) -> None:
+    backend = controller.backend or 0
+    if await xenstore.read(f"/local/domain/{backend}/device-model/{domid}/backends/qusb") is None:
+        raise HostError(
+            "T423",
+            f"controller {controller.index} is qusb, and domain {domid} has no QEMU that serves it in domain "
+            f"{backend}",
+            "start the guest with usbctrl= or vfb= in its configuration, which gives a PV guest a QEMU; or name "
+            "'xenusb2' where the kernel has usbback",
+            controller.source,
+        )
+
+
+def _usbback(plan: Plan, steps: Sequence[Step], host: Host) -> None:
+    """A backend domain's kernel is out of sight: whether it has a driver, the handshake tells."""
+    wanted = [one for one in _added(plan, steps, "pv") if one.backend == 0]
+    lending = [step for step in steps if isinstance(step.action, SysfsWrites)]
+    if (wanted or lending) and host.sysfs.lacks_driver("usbback"):
+        raise HostError(
+            "T417",
+            "the host's kernel has no driver usbback, which serves controllers of type pv",
+            "load it (modprobe xen-usbback), or name 'qusb2', which QEMU serves",
+            wanted[0].source if wanted else lending[0].source,
+        )
+
+
+def _added(plan: Plan, steps: Sequence[Step], type: str) -> list[Controller]:
+    """Return the controllers of that type that some step is about."""
+    subjects = {step.subject for step in steps}
+    return [
+        controller
+        for controller in plan.topology.controllers
+        if controller.type == type and f"controller:usb:{controller.index}" in subjects
+    ]
