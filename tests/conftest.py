@@ -16,6 +16,7 @@ FIXTURES = PROJECT / "fixtures"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--regenerate", action="store_true", help="rewrite the golden files; review with git diff")
+    parser.addoption("--soak", action="store_true", help="run crash tests and attach cycles at their full length")
 
 
 _SAID = pytest.StashKey[list[str]]()

@@ -46,9 +46,12 @@ class Bench(NamedTuple):
     qmp: str
     sysfs: Path
     timeout_s: float = 5
+    state: Path | None = None
 
     def host(self) -> translator.Host:
-        return translator.Host(xenstore=self.xenstore, qmp=self.qmp, sysfs=self.sysfs, timeout_s=self.timeout_s)
+        return translator.Host(
+            xenstore=self.xenstore, qmp=self.qmp, sysfs=self.sysfs, timeout_s=self.timeout_s, state=self.state
+        )
 
     async def apply(self, plan: translator.Plan, **options: Any) -> Applied:
         async with self.host() as host:

@@ -92,9 +92,15 @@ async def recover(
             finally:
                 journal.close()
     except HostError as error:
-        if error.code != "T504":
+        if error.code == "T504":
+            return Recovered(
+                domain=found.content.intent.domain, journal=found.path, result="running", whereabouts="same"
+            )
+        if error.code == "T501" or isinstance(error, RollbackError):
             raise
-        return Recovered(domain=found.content.intent.domain, journal=found.path, result="running", whereabouts="same")
+        # the journal stays, and so does what it tells of
+        stuck = tuple(step.id for step in reversed(found.content.begun))
+        raise RollbackError(error.code, error.message, error.help, error.source, stuck=stuck) from error
 
 
 async def _recover(
@@ -179,16 +185,21 @@ async def _see(content: Content, host: Host, half: Literal["there", "gone"]) -> 
         if marks[number] != "begun":
             seen.absent[number] = step
             continue
-        later = (
-            other for other, mark in zip(steps[number + 1 :], marks[number + 1 :], strict=True) if mark == "begun"
-        )
+        later = (steps[after] for after in range(number + 1, len(steps)) if marks[after] == "begun")
         besides = frozenset[str]().union(*(written(other.action) for other in later))
         sight = await look(step.action, host, step.device_model, content.intent.domain.domid, besides=besides)
         if sight == "other" and isinstance(step.action, (Wait, SysfsWrites)):
-            # a backend that is on its way owes its farewell, and of several writes some may be done
-            sight = "there"
+            sight = "gone" if await _has_left(step, host) else half
         {"there": seen.there, "gone": seen.absent, "other": seen.other}[sight][number] = step
     return seen
+
+
+async def _has_left(step: Step, host: Host) -> bool:
+    """Tell whether the answer is there that the undo of a wait waits for."""
+    undo = step.undo
+    if not isinstance(undo, Transaction) or undo.wait is None:
+        return False
+    return await look(undo.wait, host, None, None) == "there"
 
 
 async def _take_back(
@@ -250,6 +261,8 @@ async def _clean(
 
 def _remains(step: Step, domain: DomainIdentity, whereabouts: Whereabouts) -> Step | None:
     """Return the step with as much of its undo as does not concern a domain that is not there any more."""
+    if step.undo is None:
+        return None
     if isinstance(step.undo, QmpCommand):
         # its QEMU has gone with it; one that another domain has is not ours to ask
         return step if whereabouts == "gone" and domain.domid is not None else None

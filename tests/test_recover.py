@@ -1,0 +1,306 @@
+"""A host after an apply that failed or was killed, anywhere: as it was before, or as was planned, never in between.
+
+A plan of ten devices on a paravirtual, a qusb and an emulated controller; the emulated controller is there before, as
+nothing takes a PCI device away from a guest without an operating system. `pytest --soak` runs more of the same.
+"""
+
+from __future__ import annotations
+
+import random
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+from tests.conftest import FIXTURES
+from tests.crashes import Crasher
+from tests.test_apply import DOMID, bench, plan_of, run
+from translator import apply as applying
+from translator.errors import HostError, OutcomeUnknown, RollbackError
+from translator.execute import roll_back
+from translator.host import Performer
+from translator.hosts.xenstore import Xenstore
+from translator.plan import XenstoreOp
+from translator.recover import Recovered, recover
+from translator.state import State
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from tests.crashes import Way, When
+    from tests.test_apply import Bench
+    from translator.plan import Action, Step
+
+__all__ = ["bench"]  # a fixture
+
+TEN = FIXTURES / "hosts/ten.xml"
+WAITS = (1, 4)  # for the backends, among the actions
+ACTIONS = 16  # that the ten devices take on a domain that has the emulated controller
+NOWHERE = "11111111-2222-3333-4444-555555555555"
+
+in_the_sandbox = pytest.mark.parametrize("bench", ["sandbox"], indirect=True)
+
+
+class Scene(NamedTuple):
+    """A domain with one controller, and what it looks like before and after the ten devices are there."""
+
+    bench: Bench
+    old: Any
+    new: Any
+    steps: tuple[Step, ...]
+
+    async def looks(self) -> Any:
+        return await looks(self.bench)
+
+    async def reset(self) -> None:
+        """Take back what the plan does, by the plan's own undo."""
+        async with self.bench.host() as host:
+            performer = Performer(host, DOMID, made=MADE)
+            assert await roll_back(self.steps, range(len(self.steps)), performer, lambda event: None) == {}
+        assert await self.looks() == self.old
+
+    async def recover(self, *, resume: bool = False) -> list[Recovered]:
+        assert self.bench.state is not None
+        return [await recover(self.bench.state, found, resume=resume) for found in State(self.bench.state).journals()]
+
+    def left(self) -> list[str]:
+        """Return what is in the state directory."""
+        assert self.bench.state is not None
+        return sorted(path.name for path in self.bench.state.iterdir())
+
+
+# directories that the plan makes where there are none
+MADE = (
+    f"/local/domain/{DOMID}/device/vusb",
+    *(f"/local/domain/0/backend/{kind}{front}" for kind in ("qusb", "vusb") for front in ("", f"/{DOMID}")),
+)
+
+
+async def looks(bench: Bench) -> Any:
+    """Return all that can be seen of the host."""
+    chardevs = await bench.qemu("query-chardev")
+    return await bench.nodes(), await bench.devices(), sorted(one["label"] for one in chardevs)
+
+
+@asynccontextmanager
+async def scene(bench: Any, state: Path) -> AsyncIterator[Scene]:
+    async with bench(plan_of("one")) as plain:
+        host = plain._replace(state=state)
+        await host.apply(plan_of("one"))
+        old = await looks(host)
+        applied = await host.apply(plan_of("ten"))
+        assert len(applied.steps) == ACTIONS
+        made = Scene(host, old, await looks(host), applied.steps)
+        await made.reset()
+        yield made
+
+
+class Faulty(Performer):
+    """Fails at one action of an apply, in one way."""
+
+    at = 0
+    how = ""
+    count = 0
+
+    async def perform(self, action: Action, device_model: str | None) -> None:
+        number, Faulty.count = Faulty.count, Faulty.count + 1
+        if number != self.at:
+            await super().perform(action, device_model)
+            return
+        if self.how == "refused":
+            raise HostError("T406", "no")
+        if "done" in self.how:
+            await super().perform(action, device_model)
+        raise OutcomeUnknown("T431", "no answer")
+
+    async def in_effect(self, action: Action, device_model: str | None) -> bool:
+        if "unseen" in self.how:
+            raise HostError("T430", "no look either")
+        return await super().in_effect(action, device_model)
+
+
+@pytest.mark.parametrize("how", ["refused", "lost", "lost, and done", "lost and unseen", "lost, done and unseen"])
+def test_a_fault_at_every_step(
+    bench: Any, how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    monkeypatch.setattr(applying, "Performer", Faulty)
+    everywhere = request.node.callspec.params["bench"] == "sandbox" or request.config.getoption("--soak")
+
+    async def scenario() -> None:
+        async with scene(bench, tmp_path / "state") as host:
+            for at in range(ACTIONS) if everywhere else (1, ACTIONS - 1):
+                Faulty.at, Faulty.how, Faulty.count = at, how, 0
+                if how in ("lost", "lost, and done"):
+                    await host.bench.apply(plan_of("ten"))
+                    assert await host.looks() == host.new, at
+                    await host.reset()
+                else:
+                    with pytest.raises(HostError) as caught:
+                        await host.bench.apply(plan_of("ten"))
+                    assert not isinstance(caught.value, RollbackError), caught.value
+                    assert await host.looks() == host.old, at
+                assert host.left() == []
+
+    run(scenario())
+
+
+@in_the_sandbox
+@pytest.mark.parametrize("way", ["rollback", "resume"])
+def test_killed_at_every_step(bench: Any, way: str, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with scene(bench, tmp_path / "state") as host, Crasher() as crasher:
+            for at in range(ACTIONS):
+                for when in ("before", "after") if way == "rollback" or not at else ("after",):
+                    ended = await crasher.run(host.bench, "apply", TEN, die=(at, when))
+                    assert ended.code == -9, ended
+                    (recovered,) = await host.recover(resume=way == "resume")
+                    done = at + (when == "after")
+                    found = done + (when == "before" and at in WAITS)  # what was waited for may have come by itself
+                    assert len(recovered.steps) == (found if way == "rollback" else ACTIONS - found)
+                    assert await host.looks() == (host.old if way == "rollback" else host.new), (at, when)
+                    assert host.left() == []
+                    if way == "resume":
+                        await host.reset()
+
+    run(scenario())
+
+
+@in_the_sandbox
+def test_a_recovery_that_is_killed_after_each_of_its_steps_comes_to_its_end(bench: Any, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with scene(bench, tmp_path / "state") as host, Crasher() as crasher:
+            ways: tuple[tuple[Way, tuple[int, When]], ...] = (
+                ("resume", (0, "before")),
+                ("rollback", (ACTIONS - 1, "after")),
+            )
+            for way, die in ways:
+                assert (await crasher.run(host.bench, "apply", TEN, die=die)).code == -9
+                kills = 0
+                while (ended := await crasher.run(host.bench, way, die=(0, "after"))).code == -9:
+                    kills += 1
+                    assert kills <= ACTIONS, (way, State(tmp_path / "state").journals()[0].content)
+                    # from here on nothing but a recovery may go on
+                    with pytest.raises(HostError, match="left this domain in between") as caught:
+                        await host.bench.apply(plan_of("ten"))
+                    assert caught.value.code == "T505"
+                assert ended.code == 0, ended
+                assert kills > ACTIONS / 2  # removals from QEMU are asked for at once
+                if way == "resume":
+                    assert await host.looks() == host.new
+                    await host.reset()
+            assert await host.looks() == host.old
+            assert host.left() == []
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("bench", ["oxenstored", "xenstored"], indirect=True)
+def test_killed_at_random_moments(
+    bench: Any, tmp_path: Path, request: pytest.FixtureRequest, say: Callable[[str], None]
+) -> None:
+    """SIGKILL to an apply, and to each second recovery from it; the host is then as before, or as planned."""
+    kills = 100 if request.config.getoption("--soak") else 10
+    chance = random.Random(request.node.name)
+    counted = {"killed": 0, "recoveries killed": 0, "had finished": 0, "as before": 0, "as planned": 0}
+
+    async def scenario() -> None:
+        async with scene(bench, tmp_path / "state") as host, Crasher() as crasher:
+            undisturbed = await crasher.run(host.bench, "apply", TEN)
+            assert undisturbed.code == 0, undisturbed
+            await host.reset()
+            while counted["killed"] < kills:
+                after_s = chance.uniform(0, undisturbed.seconds)
+                ended = await crasher.run(host.bench, "apply", TEN, after_s=after_s)
+                counted["killed" if ended.code == -9 else "had finished"] += 1
+                way: Way = chance.choice(("rollback", "resume"))
+                if chance.random() < 0.5:
+                    again = await crasher.run(host.bench, way, after_s=chance.uniform(0, undisturbed.seconds))
+                    counted["recoveries killed"] += again.code == -9
+                    assert again.code in (0, -9), again
+                recovered = await host.recover(resume=way == "resume")
+                looks = await host.looks()
+                assert looks in (host.old, host.new), (after_s, way, recovered)
+                if recovered:
+                    assert looks == (host.new if way == "resume" else host.old)
+                counted["as planned" if looks == host.new else "as before"] += 1
+                assert host.left() in ([], [f"xen-{DOMID}.lock"])  # whose owner was killed
+                if looks == host.new:
+                    await host.reset()
+
+    run(scenario())
+    say(f"{request.node.name}: {', '.join(f'{number} {what}' for what, number in counted.items())}, 0 in between")
+
+
+async def write(host: Scene, *operations: XenstoreOp) -> None:
+    client = await Xenstore.connect(host.bench.xenstore)
+    await client.commit(operations)
+    await client.close()
+
+
+@in_the_sandbox
+def test_a_domain_that_has_another_ones_id_is_not_touched(bench: Any, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with scene(bench, tmp_path / "state") as host, Crasher() as crasher:
+            assert (await crasher.run(host.bench, "apply", TEN, die=(9, "after"))).code == -9
+            await write(host, XenstoreOp("write", f"/local/domain/{DOMID}/vm", f"/vm/{NOWHERE}"))
+            before = await host.looks()
+            with pytest.raises(RollbackError, match="another domain runs as 8 by now") as caught:
+                await host.recover(resume=True)
+            assert caught.value.code == "T510"
+            (recovered,) = await host.recover()
+            assert recovered.whereabouts == "other"
+            assert await host.looks() == before
+            assert host.left() == []
+
+    run(scenario())
+
+
+@in_the_sandbox
+def test_what_is_left_of_a_domain_that_is_gone_is_taken_away(bench: Any, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with scene(bench, tmp_path / "state") as host, Crasher() as crasher:
+            assert (await crasher.run(host.bench, "apply", TEN, die=(9, "after"))).code == -9
+            gone = [XenstoreOp("rm", path) for path in (f"/local/domain/{DOMID}", f"/libxl/{DOMID}")]
+            await write(host, *gone)
+            (recovered,) = await host.recover()
+            assert recovered.whereabouts == "gone"
+            nodes, devices, _ = await host.looks()
+            assert [path for path in nodes if f"/{DOMID}/" in path and "/backend/" in path] == []
+            assert devices == host.old[1]  # its QEMU is still there, and has nothing of ours
+            assert host.left() == []
+
+    run(scenario())
+
+
+@in_the_sandbox
+def test_after_the_host_was_started_anew_nothing_is_ours(
+    bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same domain runs under the same id, and has what its own document says."""
+
+    async def scenario() -> None:
+        async with scene(bench, tmp_path / "state") as host, Crasher() as crasher:
+            assert (await crasher.run(host.bench, "apply", TEN, die=(9, "after"))).code == -9
+            before = await host.looks()
+            monkeypatch.setattr("translator.recover.boot_id", lambda: "another run")
+            (recovered,) = await host.recover()
+            assert (recovered.whereabouts, recovered.steps) == ("rebooted", ())
+            assert await host.looks() == before
+
+    run(scenario())
+
+
+@in_the_sandbox
+def test_what_somebody_else_has_changed_since_is_left_and_named(bench: Any, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with scene(bench, tmp_path / "state") as host, Crasher() as crasher:
+            assert (await crasher.run(host.bench, "apply", TEN, die=(ACTIONS - 1, "after"))).code == -9
+            port = f"/local/domain/0/backend/qusb/{DOMID}/1/port/2"
+            await write(host, XenstoreOp("write", port, "3-7"))
+            with pytest.raises(RollbackError, match="somebody else has changed device:usb:1:2 since"):
+                await host.recover(resume=True)
+            (recovered,) = await host.recover()
+            assert recovered.left == ("device:usb:1:2",)
+
+    run(scenario())
