@@ -51,7 +51,7 @@ async def apply(
     Raises:
         HostError: the host refused, holds something else in a place that the plan needs, or cannot be reached;
             it is as it was before.
-        RollbackError: it is not, and a journal stays for `translator.recover`.
+        RollbackError: it is not, and a journal stays for `translator recover`.
     """
     _running(plan)
     return await bring_about(
@@ -141,6 +141,8 @@ async def _bring_about(
 
         async def confirm() -> None:
             assert confirm_s is not None
+            # whoever has to decide wants to look, and a monitor serves one client at a time
+            await host.release(journal.content.intent.qmp, domid)
             if on_confirm is not None:
                 on_confirm(confirm_s)
             if not await state.confirmation(journal, confirm_s):

@@ -203,6 +203,14 @@ class Host:
         """Take the socket that the host's records have for a device model; one that was named counts for more."""
         self._recorded[domid, device_model] = Path(path)
 
+    async def release(self, device_models: Iterable[str], domid: int | None) -> None:
+        """Give the monitors of device models free for others; they are connected to again when next needed."""
+        async with self._connecting:
+            for device_model in device_models:
+                qmp = self._qmps.pop(self.monitor_path(device_model, domid), None)
+                if qmp is not None:
+                    await qmp.close()
+
     def names_monitor(self, device_model: str) -> bool:
         """Tell whether a socket was named for the device model."""
         return device_model in self.qmp_paths

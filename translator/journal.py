@@ -2,8 +2,8 @@
 
     translator-journal/1 0000004096 d1a3…               the length of the intent, and its SHA-256
     {"domain": …, "steps": […]}                         the intent, blank-padded to a multiple of 32 bytes
-    begun   5f0c…                                       32 bytes for each step, and as many for the outcome:
-    blank   91ab…                                       a word, and a checksum of it, its place and the intent
+    begun  5f0c…                                        32 bytes for each step, and as many for the outcome:
+    blank  91ab…                                        a word, and a checksum of it, its place and the intent
 
 The file has its full size before the first step, and a mark is one write in place: it needs no room on the disk, and
 as it lies within one page, a process that is killed has made it whole or not at all. So a file of another size, or
