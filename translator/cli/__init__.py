@@ -22,6 +22,7 @@ COMMANDS: Mapping[str, str] = {
     "apply": "translator.cli.apply",
     "attach": "translator.cli.attach",
     "detach": "translator.cli.detach",
+    "xl": "translator.cli.xl",
     "observe": "translator.cli.observe",
     "commit": "translator.cli.commit",
     "recover": "translator.cli.recover",
