@@ -19,6 +19,7 @@ COMMANDS: Mapping[str, str] = {
     "plan": "translator.cli.plan",
     "normalize": "translator.cli.normalize",
     "diff": "translator.cli.diff",
+    "convert": "translator.cli.convert",
     "apply": "translator.cli.apply",
     "attach": "translator.cli.attach",
     "detach": "translator.cli.detach",
