@@ -9,19 +9,20 @@ What comes out is read again by whoever writes it: where that is another topolog
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from translator.models import CANONICAL, MODELS, ControllerKind
 from translator.topology import port_key
 from translator.xlcfg.usb import INPUTS, PIIX3, WORDS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from translator.domain import ControllerElement, DeviceElement, Domain
     from translator.errors import Source
     from translator.topology import Controller, Device, Topology
 
+Part = TypeVar("Part", "Controller", "Device")
 Settings = dict[str, int | str | list[str]]
 
 
@@ -189,7 +190,7 @@ class _Writer:
                 "the first; it is left out"
             )
         if host.device is None:
-            return "usbdev names a device by bus and address only; it is left out"
+            return "usbdev names a device of the host by bus and address only; it is left out"
         return f"usbdev cannot name port {device.port}, and it is left out"
 
     def lose(self, part: Controller | Device, message: str) -> None:
@@ -208,30 +209,50 @@ def _only_by_port(device: Device) -> bool:
 
 
 def differences(before: Topology, after: Topology) -> list[tuple[Controller | Device, str]]:
-    """Return what of a topology the other one has not, or has otherwise, with what it has."""
+    """Return what of a topology the other one has not, or has elsewhere, and what became of it."""
     found: list[tuple[Controller | Device, str]] = []
-    others = [_facts(one) for one in after.controllers]
-    for one in before.controllers:
-        if (facts := _facts(one)) in others:
-            others.remove(facts)
+    others = list(after.controllers)
+    numbers: dict[int, int] = {}
+    for one in _unmatched(before.controllers, others, _facts):
+        other = _taken_like(one, others, lambda part: _facts(part)[2:])
+        if other is None:
+            found.append(
+                (one, f"controller {one.index} ({one.model}, {one.ports} ports) has no counterpart in an xl.cfg")
+            )
         else:
-            found.append((one, f"controller {one.index} ({one.model}, {one.ports} ports) comes back otherwise"))
-    places = [_place(device) for device in after.devices]
-    for device in before.devices:
-        if (place := _place(device)) in places:
-            places.remove(place)
-        else:
-            where = f"port {device.port} of controller {device.controller}"
-            found.append((device, f"xl has no words for all of it: what is at {where} comes back otherwise"))
+            numbers[one.index] = other.index
+            found.append(
+                (one, f"controller {one.index} becomes controller {other.index}: xl numbers them in its own way")
+            )
+    places = list(after.devices)
+    for device in _unmatched(before.devices, places, _place):
+        moved = _taken_like(device, places, lambda part: _place(part)[2:])
+        if moved is None:
+            found.append((device, f"the {device.kind} has more to it than xl has words for"))
+        elif (moved.controller, moved.port) != (numbers.get(device.controller), device.port):
+            found.append((device, f"the {device.kind} goes to port {moved.port} of controller {moved.controller}"))
     return found
 
 
+def _unmatched(parts: Sequence[Part], others: list[Part], key: Callable[[Part], Sequence[object]]) -> list[Part]:
+    """Return the parts that are not among the others, from which those are taken that match."""
+    return [part for part in parts if _taken_like(part, others, key) is None]
+
+
+def _taken_like(part: Part, others: list[Part], key: Callable[[Part], Sequence[object]]) -> Part | None:
+    for number, other in enumerate(others):
+        if key(other) == key(part):
+            return others.pop(number)
+    return None
+
+
 def _facts(one: Controller) -> Sequence[object]:
-    about = (one.family, one.index, one.model, one.ports, one.id, str(one.backend))
+    about = (one.index, one.id, one.family, one.model, one.ports, str(one.backend))
     return (*about, one.properties, len(one.companions), one.pci, one.place)
 
 
 def _place(device: Device) -> Sequence[object]:
+    """Return what there is to know of a device, its place first."""
     properties = {name: value for name, value in device.properties.items() if name != "drive"}
-    policy = device.startup_policy
-    return (device.family, device.kind, device.controller, device.port, device.host, device.id, properties, policy)
+    about = (device.family, device.kind, device.host, device.id, properties, device.startup_policy)
+    return (device.controller, device.port, *about)
