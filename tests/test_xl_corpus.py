@@ -15,7 +15,6 @@ from lxml import etree
 import translator
 from tests import corpus
 from tests.conftest import PROJECT
-from tests.servers import OxenStored, Xl, require
 from translator.resolve import resolve
 from translator.xlcfg import language, to_xl, to_xml
 
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from lxml.etree import _Element
+
+    from tests.servers import Xl
 
 
 class Case(NamedTuple):
@@ -181,14 +182,6 @@ def flat(value: object, path: str = "") -> Iterator[tuple[str, object]]:
             yield from flat(inner, f"{path}[{number}]")
     else:
         yield path, value
-
-
-@pytest.fixture(scope="module")
-def xl() -> Iterator[Xl]:
-    require(Xl)
-    require(OxenStored)
-    with OxenStored() as xenstored:
-        yield Xl(xenstored)
 
 
 RULES = [*OURS_IN_XML, *THEIRS_IN_XML, *OURS_IN_XL, DISKS]

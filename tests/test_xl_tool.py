@@ -10,7 +10,6 @@ from hypothesis import HealthCheck, given, settings
 
 import translator
 from tests.conftest import cases
-from tests.servers import OxenStored, Xl, require
 from tests.test_xl_corpus import flat
 from tests.test_xlcfg import VALUES, configs
 from translator.errors import DocumentError
@@ -18,18 +17,12 @@ from translator.resolve import resolve
 from translator.xlcfg import language, to_xl, to_xml
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
+    from tests.servers import Xl
+
 CONVERTED = cases("convert")
-
-
-@pytest.fixture(scope="module")
-def xl() -> Iterator[Xl]:
-    require(Xl)
-    require(OxenStored)
-    with OxenStored() as xenstored:
-        yield Xl(xenstored)
 
 
 # What of a file xl understands otherwise once it went to XML and back, beside defaults that are spelled out then.

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 # Of what `--keep-unknown` puts into <metadata>.
-NAMESPACE = "urn:translator:xl"
+NAMESPACE = "urn:translator:xl:1"
 
 _ACTIONS = ("destroy", "restart", "rename-restart", "preserve")
 _CRASH = (*_ACTIONS, "coredump-destroy", "coredump-restart")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from translator.errors import Diagnostic
+from translator.locate import name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,11 +112,11 @@ class Taken:
     def _left(self, element: _Element) -> Iterator[tuple[_Element, str | None, str]]:
         for name in map(str, element.attrib):
             if (element, name) not in self._attributes:
-                yield element, name, f"{name}={element.get(name)!r} of <{element.tag}>"
+                yield element, name, f"{name}={element.get(name)!r} of <{name_of(element)}>"
         if element not in self._texts and (element.text or "").strip():
-            yield element, None, f"the text of <{element.tag}>"
+            yield element, None, f"the text of <{name_of(element)}>"
         for one in element.iterchildren("*"):
             if one in self._seen:
                 yield from self._left(one)
             else:
-                yield one, None, f"<{one.tag}>"
+                yield one, None, f"<{name_of(one)}>"
