@@ -109,10 +109,10 @@ def test_a_placeholder_cannot_be_smuggled_in() -> None:
 
 
 def test_many_faults_do_not_take_long() -> None:
-    many = "".join(f"<qemu:property name='slot{number}' type='remove'/>" for number in range(60_000))
+    many = "".join(f"<qemu:property name='slot{number}' type='remove'/>" for number in range(50_000))
     text = CASE.read_text().replace("<qemu:property name='slots' type='unsigned' value='32'/>", many)
     began = time.process_time()
     with pytest.raises(translator.DocumentError) as caught:
         translator.plan(translator.load(text.encode()))
-    assert time.process_time() - began < 60
-    assert len(caught.value.diagnostics) == 60_000
+    assert time.process_time() - began < 2
+    assert [fault.code for fault in caught.value.diagnostics[-2:]] == ["T376", "T108"]

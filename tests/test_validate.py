@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import re
 import subprocess
@@ -9,7 +10,7 @@ import sys
 import tarfile
 import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -21,14 +22,15 @@ from lxml import etree
 
 import translator
 from tests.conftest import FIXTURES, PROJECT
+from tests.corpus import place
 from translator.errors import DocumentError, Source
 from translator.locate import Locator
-from translator.validate import MAX_PIECES, known_elements, schema_dir, validate
+from translator.validate import MAX_ATTRIBUTES, MAX_TAGS, known_elements, schema_dir, validate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-CORPUS = PROJECT.parent / "shared" / "corpus"
+CORPUS = place()
 needs_corpus = pytest.mark.skipif(not CORPUS.is_dir(), reason="libvirt's test data is not here")
 
 
@@ -48,6 +50,18 @@ def accepted_by_libvirt() -> tuple[tuple[str, bytes], ...]:
 
 def guest(devices: str = "", *, attributes: str = "type='xen'") -> bytes:
     return f"<domain {attributes}>\n<name>guest</name>\n<devices>\n{devices}\n</devices>\n</domain>".encode()
+
+
+@contextmanager
+def two_seconds() -> Iterator[None]:
+    """Allow two seconds of this process' own time, in which the collector leaves the other tests' objects alone."""
+    gc.freeze()
+    began = time.process_time()
+    try:
+        yield
+        assert time.process_time() - began < 2
+    finally:
+        gc.unfreeze()
 
 
 def refusal(data: bytes, **options: int) -> DocumentError:
@@ -134,11 +148,10 @@ ACCEPTED = {
 
 @pytest.mark.parametrize("data", ACCEPTED.values(), ids=ACCEPTED)
 def test_accepts(data: bytes) -> None:
-    began = time.perf_counter()
-    document = validate(data)
+    with two_seconds():
+        document = validate(data)
+        assert document.warnings == ()
     assert document.root.tag == "domain"
-    assert document.warnings == ()
-    assert time.perf_counter() - began < 2
 
 
 # What hostile bytes come to
@@ -216,14 +229,21 @@ REFUSED = {
         "T105",
     ),
     "deep nesting": (b"<domain type='xen'>" + b"<a>" * 100_000, "T106"),
-    "very many elements": (b"<domain type='xen'>" + b"<a/>" * MAX_PIECES + b"</domain>", "T106"),
+    "very many elements": (b"<domain type='xen'>" + b"<a/>" * MAX_TAGS + b"</domain>", "T106"),
     "very many attributes": (
-        b"<domain %s/>" % b" ".join(b"a%d=''" % n for n in range(MAX_PIECES + 1)),
+        b"<domain %s/>" % b" ".join(b"a%d=''" % n for n in range(MAX_ATTRIBUTES + 1)),
         "T106",
     ),
-    "many attributes": (b"<domain %s/>" % b" ".join(b"a%d=''" % n for n in range(MAX_PIECES // 2)), "T203"),
+    "many attributes": (b"<domain %s/>" % b" ".join(b"a%d=''" % n for n in range(MAX_ATTRIBUTES - 1)), "T203"),
     "many faults": (guest("<hub/>" * 50_000), "T203"),
-    "one fault among many devices": (guest("<hub type='usb'/>" * 30_000 + "<hub/>"), "T203"),
+    "one fault among as many devices as there may be": (
+        guest("<hub type='usb'/>" * (MAX_TAGS - 9) + "<hub/>"),
+        "T203",
+    ),
+    "one fault among devices that all differ": (
+        guest("".join(f"<controller type='usb' index='{n}'/>" for n in range(MAX_TAGS - 9)) + "<hub/>"),
+        "T203",
+    ),
     "a pattern's nightmare": (
         guest(f"<hub type='usb'><address type='usb' port='{'1.' * 500_000}'/></hub>"),
         "T204",
@@ -233,9 +253,8 @@ REFUSED = {
 
 @pytest.mark.parametrize(("data", "code"), REFUSED.values(), ids=REFUSED)
 def test_refuses(data: bytes, code: str) -> None:
-    began = time.perf_counter()
-    faults = refusal(data).diagnostics
-    assert time.perf_counter() - began < 2
+    with two_seconds():
+        faults = refusal(data).diagnostics
     assert faults[0].code == code
     assert len(faults) == 1 or code == "T203"
     assert all(fault.line and fault.column for fault in faults)
@@ -249,12 +268,17 @@ def test_a_limit_on_size_is_the_callers_to_set() -> None:
 
 def test_one_hundred_faults_are_enough() -> None:
     faults = refusal(guest("<hub/>\n" * 200)).diagnostics
-    assert [fault.severity for fault in faults] == ["error"] * 100 + ["note"]
+    assert [fault.code for fault in faults] == ["T203"] * 100 + ["T108"]
 
 
 # What passes the schema, or nearly, and is meant to keep the later stages busy
 
 DIGITS, LONG = "1" * 5000, "x" * 5_000_000
+UNDER = (
+    "<hostdev mode='subsystem' type='usb'><source><address bus='1' device='1'/></source>"
+    "<address type='usb' bus='0' port='{port}'/></hostdev>"
+)
+HVM = "<domain type='xen'><name>guest</name><os><type>hvm</type></os><devices>{}</devices></domain>"
 SOURCE = "<hostdev mode='subsystem' type='usb'><source>{}</source></hostdev>"
 HOSTILE = {
     "an index of 5,000 digits": (guest(f"<controller type='usb' index='{DIGITS}'/>"), "T306"),
@@ -299,17 +323,50 @@ HOSTILE = {
         guest("<hub type='usb'><address type='usb' bus='0' port='1'/></hub>" * 10_000, attributes="type='kvm'"),
         "T303",
     ),
-    "aliases that are all the same": (guest("<hub type='usb'><alias name='ua-a'/></hub>" * 10_000), "T314"),
-    "far too many devices": (guest("<input type='tablet' bus='usb'/>" * 10_000, attributes="type='kvm'"), "T310"),
+    "aliases that are all the same": (guest("<hub type='usb'><alias name='ua-a'/></hub>" * 10_000), "T324"),
+    "far too many devices": (guest("<hub type='usb'/>" * (MAX_TAGS - 9), attributes="type='kvm'"), "T310"),
+    "one bad port among as many controllers as there may be": (
+        guest("<controller type='usb' model='qusb2'/>" * (MAX_TAGS - 12) + UNDER.format(port=9)),
+        "T302",
+    ),
+    "one bad port behind controllers last first": (
+        guest(
+            "".join(f"<controller type='usb' model='qusb2' index='{n}'/>" for n in range(20_000, 0, -1))
+            + UNDER.format(port=9)
+        ),
+        "T304",
+    ),
+    "one bad port among devices that bring controllers along": (
+        HVM.format("<input type='tablet' bus='usb'/>" * (MAX_TAGS - 20) + UNDER.format(port=9)).encode(),
+        "T304",
+    ),
+    "one bad port among companions": (
+        HVM.format(
+            "<controller type='usb' model='ich9-ehci1' index='0'/>"
+            + "<controller type='usb' model='ich9-uhci1' index='0'><master startport='0'/></controller>" * 19_000
+            + UNDER.format(port=9)
+        ).encode(),
+        "T302",
+    ),
+    "very many misspelled elements": (
+        guest("".join(f"<hubb{n}/>" for n in range(MAX_TAGS - 12)) + UNDER.format(port=9)),
+        "T304",
+    ),
+    "very many audio backends, none of them meant": (
+        guest(
+            "".join(f"<audio id='{n}' type='none'/>" for n in range(9, 30_000))
+            + "<sound model='usb'><audio id='1'/></sound>" * 200,
+            attributes="type='kvm'",
+        ),
+        "T329",
+    ),
 }
 
 
 @pytest.mark.parametrize(("data", "code"), HOSTILE.values(), ids=HOSTILE)
 def test_refuses_before_long(data: bytes, code: str) -> None:
-    began = time.perf_counter()
-    with pytest.raises(DocumentError) as caught:
+    with two_seconds(), pytest.raises(DocumentError) as caught:
         translator.plan(translator.load(data))
-    assert time.perf_counter() - began < 2
     faults = caught.value.diagnostics
     assert faults[0].code == code
     assert all(fault.line and fault.column for fault in faults)
@@ -323,9 +380,8 @@ def test_a_long_number_in_what_is_not_translated_stops_nothing() -> None:
 
 LARGEST = {
     "texts": "guest('<hub type=\\'usb\\'/>' + '<a>' + ' ' * 5_500_000 + '</a>', 3)",
-    "devices with much between": "guest('<hub type=\\'usb\\'/>' + ' ' * 130, 110_000)",
-    "as many devices as there may be": "guest('<hub type=\\'usb\\'/>' + ' ' * 60, 199_000)",
-    "as many faults as there may be": "guest('<hub/>' + ' ' * 70, 199_000)",
+    "as many devices as there may be": "guest('<hub type=\\'usb\\'/>' + ' ' * 240, 59_900)",
+    "as many faults as there may be": "guest('<hub/>' + ' ' * 250, 59_900)",
     "UTF-16": "guest('<hub type=\\'usb\\'/>' + '\U0001f600' * 10, 199_000).decode().encode('utf-16')",
     "too many elements": "guest('<a/>', 4_000_000)",
 }
@@ -482,7 +538,7 @@ def layouts(draw: st.DrawFn) -> tuple[str, list[tuple[str, int, dict[str, int]]]
     return text, tags
 
 
-def place(text: str, offset: int) -> Source:
+def place_of(text: str, offset: int) -> Source:
     before = text[:offset]
     return Source(before.count("\n") + 1, offset - before.rfind("\n"))
 
@@ -496,9 +552,9 @@ def test_every_tag_and_attribute_is_found(layout: tuple[str, list[tuple[str, int
     locator = Locator(data, root)
     for element, (name, offset, attributes) in zip(root.iter("*"), tags, strict=True):
         assert element.tag == name
-        assert locator.source(element) == place(text, offset)
+        assert locator.source(element) == place_of(text, offset)
         for attribute, where in attributes.items():
-            assert locator.source(element, attribute) == place(text, where)
+            assert locator.source(element, attribute) == place_of(text, where)
         assert root.getroottree().xpath(locator.path(element)) == [element]
 
 

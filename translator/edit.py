@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from translator.topology import Place
     from translator.validate import Document
 
+_BLANKS = (b" ", b"\t")
 _INDENT = "  "  # where the document has no manner of its own
 
 
@@ -121,8 +122,11 @@ class Editor:
 
     def indent(self, offset: int) -> str | None:
         """Return what stands before the offset in its line; None where that is not just white space."""
-        head = self.original[self.original.rfind(b"\n", 0, offset) + 1 : offset]
-        return None if head.strip() else head.decode(self.locator.encoding)
+        begin = offset
+        while self.original[begin - 1 : begin] in _BLANKS:  # only so far: a line may be the whole document
+            begin -= 1
+        alone = not begin or self.original[begin - 1 : begin] == b"\n"
+        return self.original[begin:offset].decode(self.locator.encoding) if alone else None
 
     def inner_indent(self, element: _Element, own: str) -> str:
         """Return the indent of what the element holds: its first child's, or one as deep again as its own."""

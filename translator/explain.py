@@ -6,6 +6,7 @@ walk cannot explain is reported in the words of the engine that refused.
 
 from __future__ import annotations
 
+import threading
 from difflib import get_close_matches
 from functools import cache, cached_property
 from itertools import chain, islice
@@ -15,6 +16,7 @@ import xmlschema
 from xmlschema.validators import XsdAnyElement, XsdElement
 
 from translator.errors import Diagnostic
+from translator.findings import MOST_FAULTS, told
 from translator.locate import name_of
 from translator.validate import schema_dir
 
@@ -25,8 +27,9 @@ if TYPE_CHECKING:
 
     from translator.locate import Locator
 
-MOST_FAULTS = 100
 LONGEST_VALUE = 40
+MOST_ATTRIBUTES = 20  # lxml takes quadratic time to list the values of very many
+_XMLSCHEMA = threading.Lock()  # which notes a value's faults in one place for all threads
 
 
 class _Rules:
@@ -133,14 +136,7 @@ def explain(
             Diagnostic(code="T299", message=reason, file=file, line=max(line, 1), column=1)
             for line, reason in reasons
         ]
-    found = sorted(faults[:MOST_FAULTS], key=lambda fault: (fault.line or 0, fault.column or 0))
-    if len(faults) > MOST_FAULTS:
-        message = f"there are more faults than these {MOST_FAULTS}"
-        last = found[-1]
-        found.append(
-            Diagnostic(code="T299", severity="note", message=message, file=file, line=last.line, column=last.column)
-        )
-    return found
+    return told(sorted(faults, key=lambda fault: (fault.line or 0, fault.column or 0)))
 
 
 class _Walk:
@@ -148,6 +144,7 @@ class _Walk:
         self._schema = _schema()
         self._locator = locator
         self._file = file
+        self._good: set[tuple[object, ...]] = set()
         self._judged: dict[tuple[Any, str], tuple[str, str | None] | None] = {}
 
     def _value_fault(self, simple: Any, value: str) -> tuple[str, str | None] | None:
@@ -167,6 +164,16 @@ class _Walk:
                 ]
             else:
                 rules = self._schema.rules(declaration)
+                if not len(element) and len(names := element.keys()) <= MOST_ATTRIBUTES:
+                    # documents repeat themselves: what has been found good is not looked at again
+                    shape = (rules, element.text, *zip(names, element.values(), strict=True))
+                    if shape not in self._good:
+                        faults = [*self._attribute_faults(element, rules), *self._text_faults(element, rules)]
+                        faults += self._child_faults(element, rules)
+                        yield from faults
+                        if not faults:
+                            self._good.add(shape)
+                    continue
                 yield from self._attribute_faults(element, rules)
                 yield from self._text_faults(element, rules)
                 yield from self._child_faults(element, rules)
@@ -187,7 +194,7 @@ class _Walk:
 
     def _attribute_faults(self, element: _Element, rules: _Rules) -> Iterator[Diagnostic]:
         meant = set()
-        # lxml takes quadratic time to list the values of very many attributes, so only those declared are read.
+        # only the values of those declared are read: see MOST_ATTRIBUTES
         for key in element.keys():  # noqa: SIM118 - an element is a sequence of its children
             name = str(key)
             if name in rules.attributes:
@@ -253,8 +260,9 @@ class _Walk:
 
 def _value_fault(simple: Any, value: str) -> tuple[str, str | None] | None:
     """Return how a sentence that begins "… is" goes on and what helps, or None for a good value."""
-    if simple.is_valid(simple.normalize(value)):
-        return None
+    with _XMLSCHEMA:
+        if simple.text_is_valid(value):
+            return None
     if simple.enumeration:
         allowed = [str(item) for item in simple.enumeration]
         return f"{_quoted(value)}, which is not one of its values", _suggestion(value, allowed)

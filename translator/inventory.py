@@ -38,15 +38,20 @@ CONTROLLER_TURN = _TURNS["controller"]
 
 
 class Part(NamedTuple):
-    """An element below `<devices>`, with what a message calls it and what its address says.
+    """An element below `<devices>`, the line in which it stands, and what its address says.
 
     `placed` is False for an address of another type: then it takes no slot.
     """
 
     element: _Element
-    what: str
+    line: int
     address: PciAddress | None
     placed: bool
+
+    @property
+    def what(self) -> str:
+        """What a message calls it."""
+        return f"the <{self.element.tag}> in line {self.line}"
 
 
 def inventory(board: Board, parts: Sequence[Part]) -> PciInventory | None:
@@ -151,7 +156,8 @@ class _Inventory:
         parts = [part for part in self.parts.get("controller", ()) if part.element.get("type") == kind]
         listed = in_list_order(parts, lambda part: (_number(part.element.get("index")), False))
         given = [_number(part.element.get("index")) for part in listed]
-        free = (index for index in count() if index not in given)
+        used = set(given)
+        free = (index for index in count() if index not in used)
         return [(next(free) if index is None else index, part) for index, part in zip(given, listed, strict=True)]
 
     def controller(self, part: Part, kind: str, index: int) -> Iterator[PciDemand]:

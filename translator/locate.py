@@ -170,10 +170,11 @@ class Locator:
         if element not in self._segments:
             parent = element.getparent()
             # A whole family at once: a path for each of n siblings must not cost n² steps.
-            families: dict[str, list[_Element]] = {}
+            families: dict[tuple[str, str | None], list[_Element]] = {}
             for sibling in [element] if parent is None else parent.iterchildren("*"):
-                families.setdefault(name_of(sibling), []).append(sibling)
-            for name, siblings in families.items():
+                families.setdefault((sibling.tag, sibling.prefix), []).append(sibling)
+            for siblings in families.values():
+                name = name_of(siblings[0])
                 for number, sibling in enumerate(siblings, 1):
                     self._segments[sibling] = f"{name}[{number}]" if len(siblings) > 1 else name
         return self._segments[element]

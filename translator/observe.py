@@ -28,7 +28,7 @@ from translator.topology import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from translator.host import Host
     from translator.hosts.qmp import Qmp, QomDevice
@@ -76,7 +76,6 @@ async def observe(
     domid: int | None,
     layout: LayoutName | None = None,
     expect_qmp: bool = False,
-    records_only: bool = False,
     like: Topology | None = None,
 ) -> Observation:
     """Return what a running domain has.
@@ -86,13 +85,12 @@ async def observe(
         layout: where the records live; libxl for a Xen domain if None.
         like: what is expected, whose ids tell the indexes of controllers that have an alias of the user's.
         expect_qmp: whether a monitor that cannot be reached is an error although no record points at QEMU.
-        records_only: whether QEMU is left alone, and only the records tell.
 
     Raises:
         HostError: the host cannot be reached, or has no such domain.
     """
     reader = _Reader(host, domid, layout_named(layout or ("qemu" if domid is None else "libxl")), like)
-    return await reader.read(expect_qmp=expect_qmp, records_only=records_only)
+    return await reader.read(expect_qmp)
 
 
 class _Reader:
@@ -107,15 +105,14 @@ class _Reader:
         self.notes: dict[str, str] = {}  # the host's, on the drivers of what usbback has
         self.lent: dict[str, Mapping[str, str | None]] = {}
 
-    async def read(self, *, expect_qmp: bool, records_only: bool) -> Observation:
+    async def read(self, expect_qmp: bool) -> Observation:
         identity = await self.identity()
         records = await self.records()
         emulated = any(record.type == "emulated" for record in records)
         found: tuple[QomDevice, ...] = ()
-        asked = emulated or expect_qmp or self.domid is None or self.host.names_monitor(PRIMARY)
-        if asked and not records_only:
+        if emulated or expect_qmp or self.domid is None or self.host.names_monitor(PRIMARY):
             found = await self.devices_of(await self.host.qmp(PRIMARY, self.domid))
-        models = () if records_only else await self.device_models()
+        models = await self.device_models()
         for model in models:
             found += await self.devices_in(model.name)
         by_index = {record.index: record for record in records}
@@ -132,8 +129,12 @@ class _Reader:
                 if record.state not in (INIT_WAIT, INITIALISED, CONNECTED):
                     self.lacking.add(f"controller:usb:{record.index}:backend")
         seen = {names[device.id]: device for device in found if device.id in names}
+        companions: dict[str, list[QomDevice]] = {}
+        for device in found:
+            if device.driver in DRIVERS and isinstance(bus := device.properties.get("masterbus"), str):
+                companions.setdefault(bus, []).append(device)
         for index in sorted(seen.keys() | {record.index for record in records if record.type == "emulated"}):
-            controllers.append(self.emulated(index, by_index.get(index), seen.get(index), found))
+            controllers.append(self.emulated(index, by_index.get(index), seen.get(index), companions))
         topology = Topology(
             domain=identity,
             layout=self.layout.name,
@@ -266,9 +267,16 @@ class _Reader:
         return next(found, None) or PRIMARY
 
     def emulated(
-        self, index: int, record: ControllerRecord | None, device: QomDevice | None, found: Iterable[QomDevice]
+        self,
+        index: int,
+        record: ControllerRecord | None,
+        device: QomDevice | None,
+        companions: Mapping[str, Sequence[QomDevice]],
     ) -> Controller:
-        """Put together what the record and QEMU say of one controller, and note what either does not."""
+        """Put together what the record and QEMU say of one controller, and note what either does not.
+
+        `companions` are those of all controllers, by the master's bus.
+        """
         if device is not None:
             row = DRIVERS[device.driver]
             if record is None and self.domid is not None:
@@ -281,18 +289,6 @@ class _Reader:
         if device is not None and isinstance(device.properties.get("p2"), int):
             ports = msgspec.convert(device.properties["p2"], int)
         id = device.id if device else self.layout.controller_id(index, None)
-        companions = [
-            Companion(
-                model=DRIVERS[one.driver].name,
-                driver=one.driver,
-                startport=msgspec.convert(one.properties.get("firstport", 0), int),
-                pci=_pci(one),
-                properties={},
-                source=None,
-            )
-            for one in found
-            if one.driver in DRIVERS and one.properties.get("masterbus") == f"{id}.0"
-        ]
         return Controller(
             family="usb",
             index=index,
@@ -305,7 +301,9 @@ class _Reader:
             driver=row.driver,
             device_model=device.device_model if device else self.model_of(index),
             backend=None,
-            companions=tuple(sorted(companions, key=lambda companion: companion.startport)),
+            companions=tuple(
+                sorted(map(_companion, companions.get(f"{id}.0", ())), key=lambda companion: companion.startport)
+            ),
             pci=_pci(device) if device else None,
             properties={
                 name: value for name, value in (device.properties if device else {}).items() if name in ("p2", "p3")
@@ -420,6 +418,17 @@ def _device(
             and (value != _DEFAULTS[name] if name in _DEFAULTS else value not in _UNSET)
         },
         implicit=False,
+        source=None,
+    )
+
+
+def _companion(device: QomDevice) -> Companion:
+    return Companion(
+        model=DRIVERS[device.driver].name,
+        driver=device.driver,
+        startport=msgspec.convert(device.properties.get("firstport", 0), int),
+        pci=_pci(device),
+        properties={},
         source=None,
     )
 

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 # What `device_add` takes that is no property of a driver.
 _IDENTITY = {"id": "<alias>", "bus": "<address>", "driver": "the model"}
 _NUMBERS = {"signed": re.compile(r"-?[0-9]{1,20}", re.ASCII), "unsigned": re.compile(r"[0-9]{1,20}", re.ASCII)}
-_MOST_HELP = 100  # faults; looking for the nearest name takes time, and nobody reads on
 _TYPES: Mapping[Kind, str] = {bool: "bool", int: "unsigned", str: "string"}
 
 
@@ -104,11 +103,7 @@ def _unknown(one: Override, silent: bool, known: list[str], findings: Findings) 
             "only what QEMU emulates has properties",
         )
     else:
-        findings.fault("T375", one, f"no device has the alias {alias!r}", "@alias", _near(alias, known, findings))
-
-
-def _near(name: str, names: list[str], findings: Findings) -> str | None:
-    return nearest(name, names) if len(findings.faults) < _MOST_HELP else None
+        findings.fault("T375", one, f"no device has the alias {alias!r}", "@alias", nearest(alias, known))
 
 
 def _change(
@@ -127,7 +122,7 @@ def _change(
             property,
             f"QEMU's {driver} has no property {name!r}" + ("" if probed else " that is known here"),
             "@name",
-            _near(name, [one for one in knobs if not knobs[one].ours], findings),
+            nearest(name, [one for one in knobs if not knobs[one].ours]),
         )
         return
     if knob is None or knob.ours:

@@ -140,7 +140,7 @@ class _Parser(Reader):
             parts.append(
                 Part(
                     element=element,
-                    what=f"the <{element.tag}> in line {self.document.locator.source(element).line}",
+                    line=self.source(place).line,
                     address=self.pci(address) if address and kind == "pci" else None,
                     placed=kind in (None, "none", "pci"),
                 )
@@ -227,5 +227,6 @@ class _Parser(Reader):
         for devices in domain.element.iterfind("devices"):
             for element in devices.iterchildren("*"):
                 counts[element.tag] = count = counts.get(element.tag, 0) + 1
-                places.append(Place(element, f"{domain.path}/devices/{element.tag}[{count}]"))
+                path = f"{domain.path}/devices/{element.tag}[{count}]"
+                places.append(Place(element, path, self.document.locator.source(element)))
         return places

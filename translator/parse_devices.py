@@ -35,6 +35,9 @@ class Devices:
         self.reader = reader
         self.hypervisor = hypervisor
         self.x86 = arch in ("x86_64", "i686")
+        root = reader.document.root
+        self.redirects = root.find("devices/redirdev") is not None
+        self.plays = root.find("devices/sound[@model='usb']") is not None
         self.ordinals: dict[str, int] = {}
         self.found: list[DeviceElement] = []
         self.disks: list[Disk] = []
@@ -58,7 +61,7 @@ class Devices:
         tag = place.element.tag
         if tag == "redirfilter":
             self.filter(place)
-            return self.reader.document.root.find("devices/redirdev") is not None
+            return self.redirects
         if tag == "audio":
             return self.audio(place)
         ordinal = self.ordinals.get(tag, 0)
@@ -409,12 +412,11 @@ class Devices:
         self.reader.fault("T323", part or place, attribute, message, help)
 
     def audio(self, place: Place) -> bool:
-        root = self.reader.document.root
         id = self.reader.number(place, "id", least=1, required=True)
         type = place.element.get("type", "none")
         if id is not None:
             self.audios.append(Audio(id, _AUDIO_DRIVERS.get(type, type)))
-        return root.find("devices/sound[@model='usb']") is not None
+        return self.plays
 
     def sound(self, place: Place, ordinal: int) -> DeviceElement | None:
         if place.element.get("model") != "usb":

@@ -49,6 +49,7 @@ BUS_MODELS: dict[str, BusModel] = {
     ),
     "pcie-expander-bus": BusModel(frozenset({"pcie-root-port", "dmi-to-pci-bridge"}), False, 0, 31),
 }
+_MOST_BUSSES = 256  # a bus number has eight bits
 # In the rehearsal, the root port that comes along with the first bridge is kept for that bridge.
 _BRIDGE_PORT = BUS_MODELS["pcie-root-port"]._replace(takes=frozenset({"pcie-to-pci-bridge"}))
 
@@ -204,6 +205,7 @@ class _Placer:
         models[0] = self.board.root
         self.busses = [_Bus(BUS_MODELS[model]) for model in models]
         self.models = models
+        self.bridged = any(map(_takes_bridges, models))
         self.cursors = {}
 
     def collect(self) -> None:
@@ -336,7 +338,7 @@ class _Placer:
         models = []
         if plug == "conventional":
             model = "pci-bridge" if self.board.spill == "pcie-root-port" else self.board.spill
-            if model == "pci-bridge" and not any("pci-bridge" in bus.model.takes for bus in self.busses):
+            if model == "pci-bridge" and not self.bridged:
                 if add == 1:
                     add, index = 2, index + 1
                 models = ["pcie-root-port", "pcie-to-pci-bridge"]
@@ -346,8 +348,11 @@ class _Placer:
             raise _RefusedError(_no_room())
         bridged = len(self.busses) if models else None
         models += [model] * (add - len(models))
+        if len(self.busses) + len(models) > _MOST_BUSSES:
+            raise _RefusedError(_no_room())
         self.models += models
         self.busses += [_Bus(BUS_MODELS[model]) for model in models]
+        self.bridged = self.bridged or any(map(_takes_bridges, models))
         if bridged is not None:
             self.busses[bridged].model = _BRIDGE_PORT
         return index
@@ -400,6 +405,10 @@ class _Placer:
         if not used and isinstance(holder, int) and self.demands[holder].plug == "pcie-root-port":
             bus.ports.add(address.slot)
         used[address.function] = holder
+
+
+def _takes_bridges(model: str) -> bool:
+    return "pci-bridge" in BUS_MODELS[model].takes
 
 
 def _place(address: PciAddress) -> tuple[int, int, int, int]:

@@ -61,6 +61,8 @@ def place_parts(context: Context, parts: Mapping[str, Part]) -> tuple[PciPlaces,
         if at_fault is not None:
             where = "address" if at_fault.pci else None
             context.findings.fault("T321", at_fault, placed.message, where, placed.help)
+        elif not placed.demands and (seeking := [one.part for one in demands if one.part and not one.address]):
+            context.findings.fault("T336", seeking[-1], placed.message, help=placed.help)
         return PciPlaces(), Busses()
     owned = {
         demand.owner: address

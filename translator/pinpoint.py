@@ -22,13 +22,13 @@ _SEGMENT = re.compile(r"([^\[]+)(?:\[(\d+)\])?")
 
 
 def pinpoint(diagnostics: Iterable[Diagnostic], data: bytes) -> tuple[Diagnostic, ...]:
-    """Return the diagnostics with the place that their `element` has in the document, sorted by place."""
+    """Return the diagnostics of an accepted document, each with the place of its `element`, by place, notes last."""
     diagnostics = tuple(diagnostics)
     if not diagnostics:
         return ()
-    from translator.validate import validate
+    from translator.validate import revisit
 
-    document = validate(data, max_size=len(data))
+    document = revisit(data)
     find = _Finder(document.root).find
     placed = []
     for diagnostic in diagnostics:
@@ -38,7 +38,7 @@ def pinpoint(diagnostics: Iterable[Diagnostic], data: bytes) -> tuple[Diagnostic
             source = document.locator.source(element, attribute or None)
             diagnostic = msgspec.structs.replace(diagnostic, line=source.line, column=source.column)
         placed.append(diagnostic)
-    return tuple(sorted(placed, key=lambda one: (one.line or 0, one.column or 0, one.code)))
+    return tuple(sorted(placed, key=lambda one: (one.severity == "note", one.line or 0, one.column or 0, one.code)))
 
 
 def find(root: _Element, path: str) -> _Element | None:

@@ -255,7 +255,7 @@ class Placement:
         A controller that has become full stays full: a hub would need a port of it.
         """
         if element.kind not in self.open:
-            self.open[element.kind] = deque(self.suitable(element))
+            self.open[element.kind] = deque(self.suitable(element.kind))
         queue = self.open[element.kind]
         while queue:
             path = queue[0].tree.lowest_free()
@@ -267,23 +267,28 @@ class Placement:
             return None, None
         self.slots.append(brought)
         self.by_index[brought.number] = brought
-        self.open.clear()
+        for kind, waiting in self.open.items():
+            if self.suits(brought, kind):
+                waiting.append(brought)  # what is brought to an HVM guest is emulated, and so comes last
         return brought, brought.tree.lowest_free()
 
-    def suitable(self, element: DeviceElement) -> Iterable[Slot]:
+    def suitable(self, kind: ElementKind) -> Iterable[Slot]:
         """Return the controllers that may serve a device, a Xen domain's paravirtual ones first."""
         if not self.xen:
             return self.slots
-        fits = [slot for slot in self.slots if self.carries(slot, element) and _serves(element, slot.speeds())]
+        fits = [slot for slot in self.slots if self.suits(slot, kind)]
         return sorted(fits, key=lambda slot: slot.row.kind.type == "emulated")
 
-    def carries(self, slot: Slot, element: DeviceElement) -> bool:
+    def suits(self, slot: Slot, kind: ElementKind) -> bool:
+        return self.carries(slot, kind) and _serves(kind, slot.speeds())
+
+    def carries(self, slot: Slot, kind: ElementKind) -> bool:
         """Tell whether the controller can have such a device at all.
 
         A PV one has the host's devices only, and "the host" is the domain that serves it: of another domain's
         devices we know nothing. Source: libxl refuses "adding USB device from non-Dom0 backend".
         """
-        return slot.row.kind.type == "emulated" or (element.kind == "hostdev" and slot.backend == 0)
+        return slot.row.kind.type == "emulated" or (kind == "hostdev" and slot.backend == 0)
 
     def named(self, element: DeviceElement, bus: int) -> Slot | None:
         slot = self.by_index.get(bus)
@@ -296,7 +301,7 @@ class Placement:
                 "address/@bus",
                 f"add <controller type='usb' index='{bus}'/>; the domain's controllers: {have}",
             )
-        elif slot is not None and not self.carries(slot, element):
+        elif slot is not None and not self.carries(slot, element.kind):
             self.findings.fault(
                 "T314",
                 element,
@@ -453,7 +458,7 @@ class Placement:
     def check_speed(self, element: DeviceElement, slot: Slot, port: str, *, implicit: bool = False) -> None:
         """Say so when the guest will not see the device. Behind a hub all is full speed, which every kind can."""
         root = int(port) if "." not in port else None
-        if root is None or _serves(element, slot.speeds(root)):
+        if root is None or _serves(element.kind, slot.speeds(root)):
             return
         speeds = " or ".join(DEVICE_KINDS[element.kind].speeds)
         what = "the hub that is added for want of ports" if implicit else f"this {_word(element)}"
@@ -508,8 +513,8 @@ def _of(
     return [element for element in elements if element.kind in kinds]
 
 
-def _serves(element: DeviceElement, speeds: Iterable[str]) -> bool:
-    own = DEVICE_KINDS[element.kind].speeds
+def _serves(kind: ElementKind, speeds: Iterable[str]) -> bool:
+    own = DEVICE_KINDS[kind].speeds
     return not own or bool(set(own) & set(speeds))
 
 

@@ -27,6 +27,8 @@ class PortError(Exception):
 class PortTree:
     """The ports of a controller, or of a hub at `path`; no look-up depends on how many are taken."""
 
+    __slots__ = ("_full", "_hubs", "_next", "_taken", "path", "size")
+
     def __init__(self, size: int, path: tuple[int, ...] = ()) -> None:
         self.size = size
         self.path = path

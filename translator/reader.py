@@ -10,8 +10,8 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from translator.domain import PciAddress, UsbAddress
-from translator.errors import Diagnostic
-from translator.findings import LONGEST_WORD
+from translator.errors import Diagnostic, DocumentError
+from translator.findings import LONGEST_WORD, MOST_FAULTS, told
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,10 +38,11 @@ _USER_ALIAS = re.compile(r"ua-[A-Za-z0-9_-]*")
 
 
 class Place(NamedTuple):
-    """An element, and its path for diagnostics."""
+    """An element, and its path for diagnostics; `source` is where it stands, for those that are asked often."""
 
     element: _Element
     path: str
+    source: Source | None = None
 
 
 class Reader:
@@ -53,16 +54,16 @@ class Reader:
 
     def source(self, place: Place) -> Source:
         """Return where the element stands."""
-        return self.document.locator.source(place.element)
+        return place.source or self.document.locator.source(place.element)
 
     def child(self, place: Place, name: str) -> Place | None:
         """Return the first child of that name, the only one that libvirt looks at."""
-        element = place.element.find(name)
+        element = _below(place.element, name)
         return Place(element, f"{place.path}/{name}") if element is not None else None
 
     def attribute(self, place: Place, path: str, name: str) -> str | None:
         """Return an attribute of the first element on a path below; None when there is none of either."""
-        element = place.element.find(path)
+        element = _below(place.element, path)
         return element.get(name) if element is not None else None
 
     def alias(self, place: Place) -> str | None:
@@ -202,7 +203,11 @@ class Reader:
                     )
 
     def fault(self, code: str, place: Place, attribute: str | None, message: str, help: str | None = None) -> None:
-        """Note what is wrong with an element, or with an attribute of it."""
+        """Note what is wrong with an element, or with an attribute of it.
+
+        Raises:
+            DocumentError: it is one more than is told.
+        """
         source = self.document.locator.source(place.element, attribute)
         self.faults.append(
             Diagnostic(
@@ -215,6 +220,13 @@ class Reader:
                 element=place.path + (f"/@{attribute}" if attribute else ""),
             )
         )
+        if len(self.faults) > MOST_FAULTS:
+            raise DocumentError(told(self.faults))
+
+
+def _below(element: _Element, path: str) -> _Element | None:
+    # most elements of a large document have nothing below, which is found out sooner than searched
+    return element.find(path) if len(element) else None
 
 
 def attributes(element: _Element) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -33,7 +34,8 @@ class Slot(msgspec.Struct, kw_only=True):
     asked: int | None = None
     pci: PciAddress | None = None
     companions: list[Companion] = msgspec.field(default_factory=list)
-    tree: PortTree = msgspec.field(default_factory=lambda: PortTree(0))
+    served: dict[int, set[Speed]] = msgspec.field(default_factory=dict)  # by companions, by root port
+    tree: PortTree
 
     @property
     def path(self) -> str:
@@ -64,29 +66,47 @@ class Slot(msgspec.Struct, kw_only=True):
 
     def speeds(self, port: int | None = None) -> set[Speed]:
         """Return the speeds that a root port serves, or any of them does: a companion serves a few."""
-        found = set(self.row.speeds)
-        for one in self.companions:
-            row = MODELS[one.model]
-            served = range(one.startport + 1, one.startport + 1 + COMPANION_PORTS.get(row.interface, 0))
-            if port is None or port in served:
-                found |= set(row.speeds)
-        return found
+        others = self.served.values() if port is None else [self.served.get(port, set())]
+        return set(self.row.speeds).union(*others)
+
+    def add_companion(self, companion: Companion) -> None:
+        """Let another controller serve what is slower on some of the root ports."""
+        row = MODELS[companion.model]
+        self.companions.append(companion)
+        for port in companion_ports(row, companion.startport):
+            self.served.setdefault(port, set()).update(row.speeds)
+
+
+def companion_ports(row: Model, startport: int) -> range:
+    """Return the root ports of its master that a companion serves; none for what QEMU knows no companion of."""
+    return range(startport + 1, startport + 1 + COMPANION_PORTS.get(row.interface, 0))
 
 
 def in_list_order(parts: Iterable[Part], key: Callable[[Part], tuple[int | None, bool]]) -> list[Part]:
     """Sort as libvirt keeps its list: by index, masters before companions, those without one where they were read.
 
-    `key` tells a controller's index and whether it is a companion. Source: virDomainControllerInsertPreAlloced
+    `key` tells a controller's index and whether it is a companion. libvirt inserts one after the other: each before
+    the first that belongs behind it, or at the end. Source: virDomainControllerInsertPreAlloced
     (conf/domain_conf.c), as observed.
     """
-    ordered: list[tuple[int | None, bool, Part]] = []
-    for part in parts:
-        index, companion = key(part)
-        place = len(ordered)
-        if index is not None:
-            for number, (other, serves, _) in enumerate(ordered):
-                if other is not None and (other > index or (not companion and other == index and serves)):
-                    place = number
-                    break
-        ordered.insert(place, (index, companion, part))
-    return [part for _, _, part in ordered]
+    parts = list(parts)
+    keys = [key(part) for part in parts]
+    end = len(parts)
+    ranked = sorted(
+        (number for number, (index, _) in enumerate(keys) if index is not None), key=lambda one: keys[one]
+    )
+    # Taken out of the ranking again, last read first, each finds behind it the one that it was put before.
+    behind, ahead = dict(pairwise([*ranked, end])), dict(pairwise([*reversed(ranked), end]))
+    put_before = {}
+    for number in sorted(ranked, reverse=True):
+        put_before[number] = behind[number]
+        behind[ahead[number]], ahead[behind[number]] = behind[number], ahead[number]
+    # The list as it grows, linked backwards from its end.
+    previous = {end: -1}
+    for number in range(end):
+        place = put_before.get(number, end)
+        previous[number], previous[place] = previous[place], number
+    listed, number = [], end
+    while (number := previous[number]) >= 0:
+        listed.append(parts[number])
+    return listed[::-1]

@@ -9,6 +9,7 @@ import codecs
 import re
 import threading
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,10 +19,13 @@ from lxml.etree import _Element
 
 from translator.domain import MAX_SIZE
 from translator.errors import Diagnostic, DocumentError, Source
+from translator.findings import MOST_FAULTS, told
 from translator.locate import Lines, Locator, name_of
 
-# Elements and attributes cost memory and time by the piece: this many, 400 MB and two seconds at the worst.
-MAX_PIECES = 200_000
+# Elements and attributes cost memory and time by the piece: this many, 400 MB and less than two seconds at the worst.
+# There is room for 10,000 devices with address and alias. Start tags, end tags and comments all count.
+MAX_TAGS = 60_000
+MAX_ATTRIBUTES = 120_000
 # From this many tags on a document is judged while it is parsed, see `_parse`.
 MANY_TAGS = 20_000
 
@@ -42,20 +46,18 @@ class Document(msgspec.Struct, frozen=True, eq=False):
     """A document that the schema accepts.
 
     `root` is the `<domain>` element, comments kept; a status file's wrapper is its parent. `data` are the bytes
-    it came from, `file` the name it goes by, and `locator` knows where its elements stand. `odd` is what was
-    strange about a file in another language that the tree was made from.
+    it came from, `file` the name it goes by, and `locator` knows where its elements stand.
     """
 
     root: _Element
     data: bytes
     file: str | None
     locator: Locator
-    odd: tuple[Diagnostic, ...] = ()
 
     @property
     def warnings(self) -> tuple[Diagnostic, ...]:
         """What is odd but allowed: elements that are unknown and whose name is nearly a known one."""
-        return (*self.odd, *_misspelled(self.root, self.locator, self.file))
+        return _misspelled(self.root, self.locator, self.file)
 
 
 class _Engine(threading.local):
@@ -109,8 +111,7 @@ def validate(data: bytes, *, file: str | None = None, max_size: int = MAX_SIZE) 
     """Return the document that `data` holds, parsed and accepted by the schema.
 
     Args:
-        data: XML in UTF-8, UTF-16 with a byte order mark, or a one-byte encoding that its declaration names; or a
-            file in xl's language, whose places then are the document's.
+        data: XML in UTF-8, UTF-16 with a byte order mark, or a one-byte encoding that its declaration names.
         file: what diagnostics call it.
         max_size: the most bytes to look at.
 
@@ -126,10 +127,6 @@ def validate(data: bytes, *, file: str | None = None, max_size: int = MAX_SIZE) 
             Source(1, 1),
             "no domain needs that; if this one does, raise the limit with --max-size",
         )
-    if is_config(data, file):
-        from translator.xlcfg import document
-
-        return document(data, file=file)
     text, encoding = _decoded(data, file)
     if b"<!DOCTYPE" in text and (doctype := _DOCTYPE.match(text)):
         _refuse(
@@ -140,40 +137,30 @@ def validate(data: bytes, *, file: str | None = None, max_size: int = MAX_SIZE) 
             "remove <!DOCTYPE …> and what it declares; domain XML needs none",
         )
     tags = text.count(b"<") if len(text) > MANY_TAGS else 0
-    if tags > MAX_PIECES or (len(text) > MAX_PIECES and text.count(b"=") > MAX_PIECES):
-        _refuse("T106", f"the document has more than {MAX_PIECES:,} elements or attributes", file, Source(1, 1))
+    if tags > MAX_TAGS:
+        _refuse("T106", f"the document has more than {MAX_TAGS:,} tags", file, Source(1, 1))
+    if len(text) > MAX_ATTRIBUTES and text.count(b"=") > MAX_ATTRIBUTES:
+        _refuse("T106", f"the document has more than {MAX_ATTRIBUTES:,} attributes", file, Source(1, 1))
     root, judged = _parse(data, file, many=tags > MANY_TAGS)
     domain = root.find("domain") if root.tag == "domstatus" else root
     locator = Locator(text, root, encoding)
     if domain is None or domain.tag != "domain":
         _refuse_root(root, file, locator)
-    if not judged:
-        judge(domain, locator, file, many=tags > MANY_TAGS)
-    return Document(domain, data, file, locator)
-
-
-def judge(domain: _Element, locator: Locator, file: str | None, *, many: bool = False) -> None:
-    """Let the schema judge a domain; `many` says that it has a great many elements.
-
-    Raises:
-        DocumentError: with every reason to refuse it.
-    """
-    reasons = _reasons(domain, many=many)
+    reasons = () if judged else _reasons(domain, many=tags > MANY_TAGS)
     if reasons:
         from translator.explain import explain  # brings in xmlschema, which an accepted document never needs
 
         raise DocumentError(explain(domain, locator, file, reasons))
+    return Document(domain, data, file, locator)
 
 
-def is_config(data: bytes, file: str | None) -> bool:
-    """Return whether a document is in xl's language: what it begins with tells, or else its name."""
-    if data[:1] == b"<":
-        return False
-    from translator.xlcfg.language import looks_like_config
-
-    return looks_like_config(data) or (
-        file is not None and file.endswith(".cfg") and data.lstrip()[:1] not in (b"<", b"{")
-    )
+def revisit(data: bytes) -> Document:
+    """Return a document that was accepted before; it is parsed again, and not judged."""
+    text, encoding = _decoded(data, None)
+    root = etree.fromstring(data, _local().parser)
+    domain = root.find("domain") if root.tag == "domstatus" else root
+    assert domain is not None, "it was there when the document was accepted"
+    return Document(domain, data, None, Locator(text, root, encoding))
 
 
 def _decoded(data: bytes, file: str | None) -> tuple[bytes, str]:
@@ -305,27 +292,28 @@ def _refuse_root(root: _Element, file: str | None, locator: Locator) -> NoReturn
 def _misspelled(domain: _Element, locator: Locator, file: str | None) -> tuple[Diagnostic, ...]:
     """Return a warning for each unknown child of `<domain>` and `<devices>` whose name is nearly a known one."""
     known = known_elements()
-    parents = [domain, *domain.iterchildren("devices")]
-    if not any({child.tag for child in parent.iterchildren("{}*")} - known for parent in parents):
+    children = [child for parent in (domain, *domain.iterchildren("devices")) for child in parent.iterchildren("{}*")]
+    unknown = dict.fromkeys(name for child in children if (name := str(child.tag)) not in known)
+    if not unknown:
         return ()
     from difflib import get_close_matches
 
+    # finding out what a name resembles is slow, and whoever made up a hundred names did not misspell them
+    names = islice(unknown, MOST_FAULTS)
+    meant = {name: near[0] for name in names if (near := get_close_matches(name, known, n=1, cutoff=0.75))}
     warnings = []
-    for parent in parents:
-        for child in parent.iterchildren("{}*"):
-            near = child.tag not in known and get_close_matches(str(child.tag), known, n=1, cutoff=0.75)
-            if near:
-                source = locator.source(child)
-                warnings.append(
-                    Diagnostic(
-                        code="T206",
-                        severity="warning",
-                        message=f"element <{child.tag}> is unknown and has no effect",
-                        help=f"did you mean {near[0]!r}?",
-                        file=file,
-                        line=source.line,
-                        column=source.column,
-                        element=locator.path(child),
-                    )
-                )
-    return tuple(warnings)
+    for child in islice((child for child in children if child.tag in meant), MOST_FAULTS + 1):
+        source = locator.source(child)
+        warnings.append(
+            Diagnostic(
+                code="T206",
+                severity="warning",
+                message=f"element <{child.tag}> is unknown and has no effect",
+                help=f"did you mean {meant[str(child.tag)]!r}?",
+                file=file,
+                line=source.line,
+                column=source.column,
+                element=locator.path(child),
+            )
+        )
+    return tuple(told(warnings))

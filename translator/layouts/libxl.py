@@ -308,6 +308,7 @@ class Libxl:
 
     def read_controllers(self, domid: int, nodes: Mapping[str, str]) -> tuple[ControllerRecord, ...]:
         records = []
+        taken = occupied(nodes)
         for index in _indexes(domid, nodes):
             record = f"/libxl/{domid}/device/vusb/{index}"
             type = _TYPES.get(nodes.get(f"{record}/type", ""))
@@ -330,7 +331,7 @@ class Libxl:
                     backend=backend,
                     state=number(nodes.get(f"{served}/state")),
                     frontend_state=number(nodes.get(f"/local/domain/{domid}/device/vusb/{index}/state")),
-                    devices=occupied(served, nodes),
+                    devices=taken.get(served, {}),
                 )
             )
         return tuple(records)
@@ -361,18 +362,14 @@ class Libxl:
         return {"frontend": paths.frontend, "backend": paths.backend}, dict(served)
 
 
-def occupied(root: str, nodes: Mapping[str, str]) -> dict[str, str]:
-    """Return the taken ports below a record or a backend, each with the host port path of what is in it."""
-    taken = {
-        path.removeprefix(f"{root}/port/"): value
-        for path, value in nodes.items()
-        if path.startswith(f"{root}/port/") and value
-    }
-    return {
-        port.replace("_", "."): taken[port] if _HOST_PATH.fullmatch(taken[port]) else UNKNOWN
-        for port in sorted(taken)
-        if re.fullmatch(r"[0-9]+(_[0-9]+)*", port)
-    }
+def occupied(nodes: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Return the taken ports by the record or backend that has them, each with the path of what is in it."""
+    taken: dict[str, dict[str, str]] = {}
+    for path, value in sorted(nodes.items()):
+        root, _, port = path.partition("/port/")
+        if value and re.fullmatch(r"[0-9]+(_[0-9]+)*", port):
+            taken.setdefault(root, {})[port.replace("_", ".")] = value if _HOST_PATH.fullmatch(value) else UNKNOWN
+    return taken
 
 
 def fact(host: HostDevice, name: str) -> str:

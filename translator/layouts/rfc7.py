@@ -104,6 +104,7 @@ class Rfc7(Libxl):
 
     def read_controllers(self, domid: int, nodes: Mapping[str, str]) -> tuple[ControllerRecord, ...]:
         records = []
+        taken = occupied(nodes)
         for record, index in self._recorded(domid, nodes):
             type = _TYPES.get(nodes.get(f"{record}/type", ""))
             version, ports = (number(nodes.get(f"{record}/{name}")) for name in ("usbversion", "numports"))
@@ -121,7 +122,7 @@ class Rfc7(Libxl):
                     backend=number(nodes.get(f"{record}/backend_domid")) if served else None,
                     state=number(nodes.get(f"{served}/state")),
                     frontend_state=number(nodes.get(f"/local/domain/{domid}/device/vusb/{index}/state")),
-                    devices=occupied(served, nodes) if served else {},
+                    devices=taken.get(served or "", {}),
                 )
             )
         return tuple(records)

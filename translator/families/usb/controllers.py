@@ -16,7 +16,7 @@ from translator.pci import open_slots
 from translator.pci_slots import claims, multifunction
 from translator.placement import Placement
 from translator.ports import PortTree
-from translator.slots import COMPANION_PORTS, Slot, in_list_order
+from translator.slots import Slot, companion_ports, in_list_order
 from translator.topology import PRIMARY, Companion, Controller
 
 if TYPE_CHECKING:
@@ -125,7 +125,6 @@ class UsbPart:
                     "leave index out to get a free one",
                 )
             elif slot.row.kind.type != "none" and not companion:
-                slot.tree = PortTree(slot.ports)
                 self.slots.append(slot)
             taken.add(slot.index)
         default = machine_row(self.domain.machine).default
@@ -136,12 +135,19 @@ class UsbPart:
 
     def attend(self) -> None:
         """Give companions to their masters."""
-        told: list[int] = []
+        masters = {slot.number: slot for slot in self.slots}
+        told: set[int] = set()
+        last = None
         for slot in self.listed:
-            if slot.startport is not None:
-                self.companion(slot, told)
+            if slot.startport is None:
+                last = slot.number
+                told.add(last)
+            elif slot.number in masters:
+                # QEMU needs the master first, wherever libvirt has it
+                after = last if slot.number in told and last != slot.number else None
+                self.companion(slot, masters[slot.number], after)
             else:
-                told.append(slot.number)
+                self.orphan(slot)
         self.slots += self.brought
         if self.xen:
             self.slots.sort(key=lambda slot: slot.number)
@@ -236,13 +242,15 @@ class UsbPart:
                 f"possible: {max(limits.least, 1)} to {limits.most}, {limits.default} when left out",
             )
             return None
+        ports = limits.default if asked is None else asked
         return Slot(
             element=element,
             source=element.source,
             row=row,
             auto=element.model is None,
             index=element.index,
-            ports=limits.default if asked is None else asked,
+            ports=ports,
+            tree=PortTree(ports),
             asked=asked,
             pci=element.pci,
         )
@@ -254,22 +262,21 @@ class UsbPart:
         ports = self.limits(row).default
         return Slot(element=None, source=source, row=row, auto=True, index=index, ports=ports, tree=PortTree(ports))
 
-    def companion(self, slot: Slot, told: list[int]) -> None:
-        """Give a companion to its master; `told` are the indexes of the controllers that libvirt has before it."""
-        master = next((other for other in self.slots if other.index == slot.index), None)
-        if master is None:
-            self.findings.fault(
-                "T315",
-                slot,
-                f"{slot.row.name!r} is a companion, and no other controller has index {slot.index} to be its master",
-                "@index",
-                f"add <controller type='usb' index='{slot.index}' model='ich9-ehci1'/>",
-            )
-            return
+    def orphan(self, slot: Slot) -> None:
+        self.findings.fault(
+            "T315",
+            slot,
+            f"{slot.row.name!r} is a companion, and no other controller has index {slot.index} to be its master",
+            "@index",
+            f"add <controller type='usb' index='{slot.index}' model='ich9-ehci1'/>",
+        )
+
+    def companion(self, slot: Slot, master: Slot, after: int | None) -> None:
+        """Give a companion to its master; libvirt has it behind the controller `after`, or behind the master."""
         assert slot.row.driver is not None
         assert slot.startport is not None
         self.check_companion(slot, master)
-        master.companions.append(
+        master.add_companion(
             Companion(
                 model=slot.row.name,
                 driver=slot.row.driver,
@@ -277,28 +284,23 @@ class UsbPart:
                 pci=str(slot.pci) if slot.pci else None,
                 properties=multifunction(slot),
                 source=slot.source,
-                # QEMU needs the master first, wherever libvirt has it
-                after=told[-1] if slot.number in told and told[-1] != slot.number else None,
+                after=after,
             )
         )
 
     def check_companion(self, slot: Slot, master: Slot) -> None:
         """Say so where QEMU will not have the companion: libvirt looks no closer than at the index."""
-        first, most = slot.startport or 0, COMPANION_PORTS.get(slot.row.interface, 0)
-        served = {
-            port
-            for one in master.companions
-            for port in range(one.startport, one.startport + COMPANION_PORTS.get(MODELS[one.model].interface, 0))
-        }
+        ports = companion_ports(slot.row, slot.startport or 0)
+        shared = master.served.keys() & set(ports)
         problem = None
         if not slot.row.companion:
             problem = f"QEMU has no {slot.row.name} that is another's companion"
         elif master.row.interface != "ehci":
             problem = f"controller {master.number} ({master.row.name}) takes no companions"
-        elif first + most > master.ports:
-            problem = f"ports {first + 1} to {first + most} are not all among the {master.ports} of its master"
-        elif served & set(range(first, first + most)):
-            problem = f"another companion serves port {max(first, *served & set(range(first, first + most))) + 1} too"
+        elif ports.stop > master.ports + 1:
+            problem = f"ports {ports.start} to {ports.stop - 1} are not all among the {master.ports} of its master"
+        elif shared:
+            problem = f"another companion serves port {max(shared)} too"
         if problem:
             self.findings.warn(
                 "T331",
@@ -313,7 +315,8 @@ class UsbPart:
         row = brought_along(element.kind, self.domain.guest, self.usbback)
         if row is None:
             return None
-        slot = self.implicit(max((slot.number for slot in self.slots), default=-1) + 1, row, element.source)
+        # a Xen domain's are in the order of their indexes
+        slot = self.implicit(self.slots[-1].number + 1 if self.slots else 0, row, element.source)
         self.slots.append(slot)
         return slot
 
@@ -346,22 +349,24 @@ class UsbPart:
 def _give_indexes(slots: list[Slot]) -> None:
     """Give each controller without an index the lowest free one; members of an ich9 group share theirs."""
     used = {slot.index for slot in slots if slot.index is not None}
+    there = {(slot.row.name, slot.index) for slot in slots}
     free = 0
-    for number, slot in enumerate(slots):
-        if slot.index is not None:
-            continue
-        before = slots[number - 1] if number else None
-        if (
-            before is not None
-            and all(one.row.name.startswith("ich9-") for one in (slot, before))
-            and not any(one.row is slot.row and one.index == before.index for one in slots)
-        ):
-            slot.index = before.index
-            continue
-        while free in used:
-            free += 1
-        slot.index = free
-        used.add(free)
+    before: Slot | None = None
+    for slot in slots:
+        if slot.index is None:
+            if (
+                before is not None
+                and all(one.row.name.startswith("ich9-") for one in (slot, before))
+                and (slot.row.name, before.index) not in there
+            ):
+                slot.index = before.index
+            else:
+                while free in used:
+                    free += 1
+                slot.index = free
+                used.add(free)
+            there.add((slot.row.name, slot.index))
+        before = slot
 
 
 def _either(words: Iterable[object]) -> str:
