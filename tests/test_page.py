@@ -191,6 +191,8 @@ def test_it_fits_and_can_be_read(browser: Chrome, tmp_path: Path, theme: str, si
         browser, "return new Set([...document.querySelectorAll('svg')].map(s => s.getBoundingClientRect().x)).size"
     )
     assert columns == (2 if size == WIDE else 1)
+    facts = "return [...document.querySelectorAll('dd')].filter(d => d.textContent.length < 25)"
+    assert max(script(browser, f"{facts}.map(d => d.getBoundingClientRect().height)")) < 45, "short words stay whole"
     contrasts = script(browser, CONTRAST)
     assert len(contrasts) > 100
     assert {name: ratio for name, ratio in contrasts if ratio < 4.5} == {}

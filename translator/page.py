@@ -54,7 +54,8 @@ article { background: var(--card); border: 1px solid var(--rule); border-radius:
 table { border-collapse: collapse; width: 100%; margin-top: 10px; }
 th { text-align: left; font-size: 12px; font-weight: 600; color: var(--quiet); }
 th, td { padding: 6px 10px 6px 0; border-top: 1px solid var(--rule); vertical-align: top; }
-td { overflow-wrap: anywhere; } td:nth-child(2) { min-width: 9em; } td:last-child { white-space: nowrap; }
+td { overflow-wrap: anywhere; } td:nth-child(2) { min-width: 7.5em; }
+td:nth-child(3) { min-width: 8em; } td:last-child { white-space: nowrap; }
 tr:first-child th { border-top: 0; }
 td.sign { font: 700 16px ui-monospace, monospace; width: 26px; }
 td.add { color: var(--green); } td.remove { color: var(--red); } td.change { color: var(--amber); }
@@ -69,6 +70,8 @@ del { text-decoration-color: var(--red); } ins { text-decoration: none; font-wei
 figure { margin: 0; min-width: 0; }
 figcaption { font-size: 12px; font-weight: 600; color: var(--quiet); margin-bottom: 6px; }
 .pictures svg { max-width: 100%; height: auto; display: block; }
+@media (max-width: 640px) { header, main { padding: 12px; } article { padding: 12px; } dl { display: block; }
+  th, td { padding-right: 8px; } }
 .tp .lit rect { stroke-width: 4.5; }
 """
 )
