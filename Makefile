@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin
 SARIF := $(VENV)/share/sarif-2.1.0.schema.json
 
-.PHONY: demo test check oracle fuzz clean
+.PHONY: demo test check oracle fuzz bench clean
 
 demo: $(VENV)/.demo  ## plan, apply and observe a domain in the embedded sandbox
 	@echo '$$ translator plan fixtures/demo/web/domain.xml'
@@ -27,6 +27,9 @@ check: $(VENV)/.test  ## what needs no server: a minute's worth
 
 oracle: $(VENV)/.test system-packages  ## random domains for SECONDS from SEED on: the live libvirt's answers and ours
 	$(RUN)/python -m tests.oracle --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))
+
+bench: $(VENV)/.test  ## measure what is promised: ratios, each of two measurements of one run
+	$(RUN)/python -m tests.benchmarks
 
 .PHONY: system-packages
 system-packages:

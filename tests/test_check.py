@@ -83,6 +83,7 @@ def test_a_refused_document_leaves_its_plan_alone(tmp_path: Path) -> None:
         (["--check", "--update", "."], "--check tells what --update would write"),
         (["--check", "-"], "standard input has no place"),
         (["--check", "--output", "x", "."], "'x' would not be written"),
+        (["--check", "--sysfs", "/sys", "."], "is for every host"),
         (["--check", "gone.plan.json"], "cannot read 'gone.xml'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -32,6 +32,7 @@ _NOTICED: Mapping[str, Reason | None] = {
     "uuid": "identity",
     "name": None,
     "emulator": None,
+    "device_models": None,
     "layout": None,
     # of a controller
     "interface": "interface",
@@ -116,6 +117,7 @@ def of_domain(topology: Topology, *, seen: bool) -> dict[str, Any]:
         "arch": domain.arch,
         "machine": domain.machine,
         "emulator": topology.device_models[0].emulator if topology.device_models else None,
+        "device_models": sorted([one.name, one.emulator or ""] for one in topology.device_models[1:]),
         "layout": topology.layout,
     }
 

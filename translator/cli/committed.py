@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,7 +45,7 @@ def check(files: Iterable[str], planning: Planning, report: Report, max_size: in
             if found is None:
                 current += 1
             elif update:
-                _write(path, made.to_json())
+                inputs.write_pieces([made.to_json()], path)
                 written += 1
             else:
                 report.show(found)
@@ -100,27 +98,3 @@ def _stale(path: Path, made: Plan, name: str) -> Diagnostic | None:
         line=source.line if source else None,
         column=source.column if source else None,
     )
-
-
-def _write(path: Path, text: str) -> None:
-    """Put the whole plan there, or leave what was there."""
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as stream:
-            try:
-                stream.write(text.encode())
-                stream.close()
-                # the mode of a file that was there, or what open() would give
-                mode = path.stat().st_mode if path.exists() else 0o666 & ~_umask()
-                os.chmod(stream.name, mode & 0o777)
-                os.replace(stream.name, path)
-            except BaseException:
-                os.unlink(stream.name)
-                raise
-    except OSError as error:
-        inputs.usage(f"cannot write {str(path)!r}: {error.strerror}")
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NoReturn
@@ -95,16 +96,34 @@ def write(text: str | bytes, output: Path | None) -> None:
 
 
 def write_pieces(pieces: Iterable[str], output: Path | None) -> None:
-    """Write a result as it comes, so that one of any size needs no room."""
+    """Write a result as it comes, so that one of any size needs no room; a file gets the whole of it or nothing."""
     if output is None:
         for piece in pieces:
             write(piece, None)
         return
     try:
-        with output.open("w", encoding="utf-8", newline="") as stream:
-            stream.writelines(pieces)
+        if output.exists() and not output.is_file():
+            with output.open("w", encoding="utf-8", newline="") as stream:  # a pipe, or /dev/null
+                stream.writelines(pieces)
+        else:
+            _replace(output.resolve(), pieces)
     except OSError as error:
         usage(f"cannot write {str(output)!r}: {error.strerror}")
+
+
+def _replace(path: Path, pieces: Iterable[str]) -> None:
+    """Put a file in the place of the one that is there, which may be what the pieces are read from."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        with open(descriptor, "w", encoding="utf-8", newline="") as stream:
+            if path.exists():
+                os.fchmod(descriptor, path.stat().st_mode & 0o7777)
+            stream.writelines(pieces)
+        os.replace(part, path)
+    except BaseException:
+        part.unlink()
+        raise
 
 
 def usage(message: str) -> NoReturn:

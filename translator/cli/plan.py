@@ -11,7 +11,7 @@ from translator import render
 from translator.cli import inputs, options
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from translator.cli.options import Planning, Probing, Reporting
     from translator.drivers import Driver
@@ -63,31 +63,37 @@ def command(
             inputs.usage("--check tells what --update would write: take one of them")
         if output is not None:
             inputs.usage(f"--output goes with neither --check nor --update, and {str(output)!r} would not be written")
+        if sysfs is not None or probing.probe is not None:
+            inputs.usage("a plan that is committed is for every host: --sysfs and --probe do not go with it")
         committed.check(files, planning, report, max_size, update=update)
         report.exit()
         return
-    texts = []
-    probed: Mapping[str, Driver | None] | None = None
-    for name, data in inputs.documents(files, report, max_size):
-        with report.document(name):
-            if probing.probe is not None and probed is None:
-                from translator.cli.hosts import drivers_at
 
-                probed = drivers_at(probing)
-            made = inputs.plan_of(data, name, planning, max_size, probed=probed, usbback=_has_usbback(sysfs))
-            if sysfs is not None and not late_binding:
-                made = _bound(made, sysfs)
-            report.warnings(made.diagnostics, name)
-            if probing.probe is not None:
-                from translator.cli.hosts import compare
+    def texts() -> Iterator[str]:
+        separator = ""
+        probed: Mapping[str, Driver | None] | None = None
+        for name, data in inputs.documents(files, report, max_size):
+            with report.document(name):
+                if probing.probe is not None and probed is None:
+                    from translator.cli.hosts import drivers_at
 
-                report.warnings(compare(made, probing), name)
-            if format == "qemu-args":
-                texts.append(render.qemu_args(made, _emulator(made, device_model)))
-            else:
-                texts.append(render.FORMATS[format](made))
-    separator = "\n" if format == "text" else ""
-    inputs.write(separator.join(texts), output)
+                    probed = drivers_at(probing)
+                made = inputs.plan_of(data, name, planning, max_size, probed=probed, usbback=_has_usbback(sysfs))
+                if sysfs is not None and not late_binding:
+                    made = _bound(made, sysfs)
+                report.warnings(made.diagnostics, name)
+                if probing.probe is not None:
+                    from translator.cli.hosts import compare
+
+                    report.warnings(compare(made, probing), name)
+                yield separator
+                separator = "\n" if format == "text" else ""
+                if format == "qemu-args":
+                    yield render.qemu_args(made, _emulator(made, device_model))
+                else:
+                    yield render.FORMATS[format](made)
+
+    inputs.write_pieces(texts(), output)
     report.exit()
 
 
