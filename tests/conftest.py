@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from tests.servers import Xl
 
 PROJECT = Path(__file__).resolve().parent.parent
 FIXTURES = PROJECT / "fixtures"
@@ -51,3 +53,14 @@ def check_golden(request: pytest.FixtureRequest) -> Callable[[Path, str], None]:
         assert text == path.read_text(encoding="utf-8")
 
     return check
+
+
+@pytest.fixture(scope="session")
+def xl() -> Iterator[Xl]:
+    """Return the real xl, with a xenstored of its own."""
+    from tests.servers import OxenStored, Xl, require
+
+    require(Xl)
+    require(OxenStored)
+    with OxenStored() as xenstored:
+        yield Xl(xenstored)

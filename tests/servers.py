@@ -25,7 +25,7 @@ import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, NoReturn, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Protocol, Self
 
 import pytest
 
@@ -152,6 +152,33 @@ class _Xenstored(Server):
     def handshake(self, connection: Connection) -> bool:
         connection.sendall(_READ_ROOT)
         return connection.recv(16, socket.MSG_WAITALL)[:8] == _READ_ROOT[:8]
+
+
+class Xl:
+    """The real `xl create -n`, which reads a domain's file and starts nothing; it wants a xenstored to talk to."""
+
+    @classmethod
+    def available(cls) -> str | None:
+        return None if _xen_binary("xl") else "no xl: install xen-utils-4.17"
+
+    def __init__(self, xenstored: Server) -> None:
+        self._environment = os.environ | xenstored.environment | {"XENSTORED_PATH": xenstored.socket}
+
+    def read(self, text: bytes) -> dict[str, Any]:
+        """Return what xl makes of a file.
+
+        Raises:
+            ValueError: xl refuses it, in its own words.
+        """
+        with tempfile.NamedTemporaryFile(suffix=".cfg") as file:
+            file.write(text)
+            file.flush()
+            command = [str(_xen_binary("xl")), "create", "-n", file.name]
+            done = subprocess.run(command, env=self._environment, capture_output=True, check=False)
+        if done.returncode:
+            raise ValueError(f"xl ended with {done.returncode}: {done.stderr.decode()}")
+        answer: dict[str, Any] = json.loads(done.stdout)
+        return answer
 
 
 class CXenStored(_Xenstored):

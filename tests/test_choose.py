@@ -109,7 +109,7 @@ CASES: dict[str, tuple[Observation, str, tuple[int, str, str]]] = {
     "one that QEMU lacks is none": (
         seen("hvm", UHCI, lacking=frozenset({"controller:usb:0"})),
         "mouse",
-        (1, "1", "ehci"),
+        (1, "1", "piix3-uhci"),
     ),
     "another domain's backend has other devices": (
         seen("hvm", "model='qusb2' ports='2'><backenddomain name='3'/></controller", states={0: CONNECTED}),

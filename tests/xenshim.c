@@ -1,5 +1,5 @@
 /*
- * Answers the few hypervisor calls that oxenstored and C xenstored make, so that both run without Xen.
+ * Answers the few hypervisor calls that oxenstored, C xenstored and `xl create -n` make, so that they run without Xen.
  *
  * Preloaded; clients on the Unix socket then count as domain 0 and get the full protocol. Domains are never
  * introduced, but every domid exists, because the C daemon asks about each one that a permission names.
@@ -57,6 +57,34 @@ xenevtchn_port_or_error_t xenevtchn_pending(xenevtchn_handle *e) { return -1; }
 xenevtchn_port_or_error_t xenevtchn_bind_virq(xenevtchn_handle *e, unsigned int v) { return 1; }
 xenevtchn_port_or_error_t xenevtchn_bind_interdomain(xenevtchn_handle *e, uint32_t d, evtchn_port_t p) { return 2; }
 xenevtchn_port_or_error_t xenevtchn_bind_unbound_port(xenevtchn_handle *e, uint32_t d) { return 3; }
+
+/* What xl asks before it reads a domain's file: a machine that can do everything, with nothing on it. */
+int xc_version(xc_interface *x, int command, void *answer)
+{
+    static const size_t sizes[] = {
+        [XENVER_extraversion] = sizeof(xen_extraversion_t),
+        [XENVER_compile_info] = sizeof(xen_compile_info_t),
+        [XENVER_capabilities] = sizeof(xen_capabilities_info_t),
+        [XENVER_changeset] = sizeof(xen_changeset_info_t),
+        [XENVER_platform_parameters] = sizeof(xen_platform_parameters_t),
+        [XENVER_commandline] = sizeof(xen_commandline_t),
+    };
+    if (command >= 0 && command < (int)(sizeof sizes / sizeof *sizes) && answer) memset(answer, 0, sizes[command]);
+    return command == XENVER_version ? 4 << 16 | 17 : command == XENVER_pagesize ? 4096 : 0;
+}
+
+int xc_physinfo(xc_interface *x, xc_physinfo_t *info)
+{
+    memset(info, 0, sizeof *info);
+    info->capabilities = XEN_SYSCTL_PHYSCAP_hvm | XEN_SYSCTL_PHYSCAP_pv | XEN_SYSCTL_PHYSCAP_hap;
+    info->nr_cpus = info->nr_nodes = 16;
+    info->max_cpu_id = info->max_node_id = 15;
+    return 0;
+}
+
+int xc_get_max_cpus(xc_interface *x) { return 16; }
+long xc_sharing_freed_pages(xc_interface *x) { return 0; }
+long xc_sharing_used_frames(xc_interface *x) { return 0; }
 
 /* A real descriptor that never becomes readable, since both daemons poll it. */
 int xenevtchn_fd(xenevtchn_handle *e)

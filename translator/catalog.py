@@ -13,7 +13,7 @@ from translator.errors import Severity
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One code. `example` is what provokes it: XML, or a situation on a host."""
+    """One code. `example` is what provokes it: XML, a line of an xl.cfg, or a situation on a host."""
 
     title: str
     meaning: str
@@ -80,6 +80,60 @@ CATALOG: dict[str, Entry] = {
         "A plan names a controller or device that the host lacks, and has no steps to make it. What `observe` "
         "prints is such a plan. Make one from a document.",
         "translator observe --domid 7 --format json --output seen.json; translator apply seen.json --domid 7",
+    ),
+    # Files in xl's language
+    "T115": Entry(
+        "not xl's language",
+        "The file cannot be read on from here. Settings are NAME = VALUE, in a line each or with semicolons between "
+        "them; a value is a string in quotes, a number, or a list of values.",
+        "usb = true",
+    ),
+    "T116": Entry(
+        "character that cannot be",
+        "The file is not UTF-8, or it has a character that domain XML cannot hold.",
+        'name = "a\\x01"',
+    ),
+    "T117": Entry(
+        "cannot be added",
+        "`+=` adds a list to a list or a string to a string.",
+        'usbctrl = [ "type=pv" ]; usbctrl += "type=qusb"',
+    ),
+    "T118": Entry(
+        "value of another kind",
+        "The setting wants a list, one value, a number, or one of some words.",
+        'memory = "much"',
+    ),
+    "T119": Entry(
+        "bad entry",
+        "A string of options has one that xl does not know, lacks one that it needs, or is not spelled KEY=VALUE "
+        "with commas between.",
+        'usbctrl = [ "type=pv,prots=4" ]',
+    ),
+    "T120": Entry(
+        "set again",
+        "The last value of a setting counts. `+=` adds to the one before.",
+        'usbdevice = "tablet"; usbdevice = "mouse"',
+        "warning",
+    ),
+    "T121": Entry(
+        "unknown setting",
+        "A setting that xl does not know has nearly the name of one that it does. It has no effect.",
+        'usbdevices = [ "tablet" ]',
+        "warning",
+    ),
+    "T122": Entry(
+        "no place in domain XML",
+        "`convert --to xml` leaves this out. With `--keep-unknown` it is kept in `<metadata>`, and the way back "
+        "restores it.",
+        'cpus = "2-3"',
+        "warning",
+    ),
+    "T123": Entry("no name", "A domain has a name.", "memory = 512"),
+    "T124": Entry(
+        "does not count beside cmdline",
+        "`root` and `extra` are the older way to say what `cmdline` says, and xl ignores them beside it.",
+        'cmdline = "quiet"; root = "/dev/xvda1"',
+        "warning",
     ),
     # Schema
     "T130": Entry(
@@ -319,6 +373,53 @@ CATALOG: dict[str, Entry] = {
         "On the command line a device is one word: `hostdev:` and which of the host's is meant, or `tablet`, "
         "`mouse`, `keyboard`, `hub`. The message names the part that is wrong.",
         "hostdev:1.x",
+    ),
+    # xl's language
+    "T355": Entry(
+        "settings that exclude each other",
+        "xl documents that usbversion does not go with usb and usbdevice; usbdevice needs the bus that usb=0 turns "
+        "off; and type and builder say the same thing.",
+        "usb = 1; usbversion = 3",
+    ),
+    "T356": Entry(
+        "out of range",
+        "xl itself takes any number here, and the domain then does not start, or starts with another one.",
+        'usbctrl = [ "type=pv,ports=99" ]',
+    ),
+    "T357": Entry(
+        "no such USB device",
+        "usbdevice knows tablet, mouse, keyboard, hub, disk:FILE, and host:BUS.ADDRESS or host:VENDOR:PRODUCT.",
+        'usbdevice = "tabelt"',
+    ),
+    "T358": Entry(
+        "for HVM guests",
+        "PV and PVH guests have no emulated USB; xl ignores usb, usbdevice and usbversion there.",
+        'type = "pv"; usb = 1',
+        "warning",
+    ),
+    "T360": Entry(
+        "no place in an xl.cfg",
+        "`convert --to xl` leaves this out, for xl has no word for it. `--strict` makes this an error.",
+        "<redirdev bus='usb' type='spicevmc'/>",
+        "warning",
+    ),
+    "T361": Entry(
+        "comes out otherwise",
+        "The other language can say nearly this. What the domain has there will differ in what the message names. "
+        "`--strict` makes this an error.",
+        "<controller type='usb' index='3' model='qusb2'/> alone: xl counts controllers from 0",
+        "warning",
+    ),
+    "T362": Entry(
+        "not a Xen domain",
+        "xl runs domains of type xen.",
+        "<domain type='kvm'>",
+    ),
+    "T363": Entry(
+        "xl ignores this",
+        "Only xend's vusb can say which port of the host a device is in. xl, which came after, does not read it.",
+        "<hostdev type='usb'> with <source><address bus='1' port='8'/></source> on a xenusb2",
+        "warning",
     ),
     "T370": Entry(
         "the guest notices",
@@ -628,7 +729,7 @@ CATALOG: dict[str, Entry] = {
 
 _LONGEST_EXAMPLE = 500  # characters of a document in docs/diagnostics.md
 _FAMILIES = {
-    "T1": "Reading XML",
+    "T1": "Reading",
     "T2": "The schema",
     "T3": "What the document means",
     "T4": "The host",
@@ -668,7 +769,8 @@ def markdown(fixtures: Path) -> str:
                 lines += ["", anchor, "", f"### {code}: {entry.title}{kind}", "", entry.meaning]
                 if code in examples:
                     document, said = examples[code]
-                    lines += ["", "```xml", document, "```", "", "```", said, "```"]
+                    language = "xml" if document.startswith("<") else ""
+                    lines += ["", f"```{language}", document, "```", "", "```", said, "```"]
                 elif entry.example:
                     lines += ["", "```", entry.example, "```"]
     return "\n".join(lines) + "\n"
@@ -679,9 +781,10 @@ def _examples(fixtures: Path) -> dict[str, tuple[str, str]]:
     found: dict[str, tuple[str, str]] = {}
     for case in sorted(fixtures.iterdir()):
         said = (case / "error.txt").read_text(encoding="utf-8").strip()
-        codes = re.findall(r"^domain\.xml:.*?\w\[(T\d+)\]: ", said, re.MULTILINE)
+        codes = re.findall(r"^domain\.(?:xml|cfg):.*?\w\[(T\d+)\]: ", said, re.MULTILINE)
+        (file,) = case.glob("domain.*")
         try:
-            document = (case / "domain.xml").read_text(encoding="utf-8").strip()
+            document = file.read_text(encoding="utf-8").strip()
         except UnicodeDecodeError:
             continue
         printable = document.replace("\n", "").isprintable() and document

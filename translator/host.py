@@ -305,7 +305,7 @@ class Performer:
         """Tell whether the action's effect is there; see `translator.look`."""
         from translator.look import look
 
-        return await look(action, self._host, device_model, self._domid) == "there"
+        return await look(action, self._host, device_model, self._domid) in ("there", "nothing")
 
     async def _remove(self, removal: QmpCommand, device_model: str | None) -> None:
         from translator.hosts.qmp import MonitorGone

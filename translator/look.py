@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from translator.plan import Action, SysfsWrite, XenstoreOp
 
 # `other`: something is in its place, or a part of it is there: not as the action leaves it, nor as it finds it.
-Sight = Literal["there", "gone", "other"]
+# `nothing`: the action has no effect that could be there, such as writes for each interface of a device without any.
+Sight = Literal["there", "gone", "other", "nothing"]
 
 # What the two ends of a xenbus device write once it is made (xen/include/public/io/xenbus.h).
 _THEIRS = ("state", "online")
@@ -43,8 +44,7 @@ async def look(
     match action:
         case Transaction(operations, wait):
             nodes = await _transaction(operations, host, besides)
-            answer = None if wait is None else await _answer(wait, host)
-            return _all_or_none({nodes, answer} - {None}) or "there"
+            return _all_or_none({nodes} if wait is None else {nodes, await _answer(wait, host)})
         case Wait(path, values):
             value = await (await host.xenstore()).read(path)
             return "gone" if value is None else "there" if value in values else "other"
@@ -55,8 +55,7 @@ async def look(
                 # with a QEMU goes all that it had
                 return "there" if command in REMOVALS else "gone"
         case SysfsWrites(writes):
-            bindings = {_binding(host.sysfs, write) for write in writes}
-            return _all_or_none(bindings - {None}) or "there"
+            return _all_or_none({_binding(host.sysfs, write) for write in writes})
         case LaunchOption(option):
             raise AssertionError(f"{option} is QEMU's to read as it starts")
 
@@ -74,11 +73,11 @@ async def _answer(wait: Wait, host: Host) -> Sight:
     return "there" if value is None or value in wait.values else "gone"
 
 
-async def _transaction(operations: Iterable[XenstoreOp], host: Host, besides: Collection[str]) -> Sight | None:
+async def _transaction(operations: Iterable[XenstoreOp], host: Host, besides: Collection[str]) -> Sight:
     """Compare the nodes that the transaction leaves behind with those that there are.
 
-    Left out are nodes that belong to a guest, which may say there what it likes, and a directory that is made
-    where there is none: it may have been there before.
+    Left out are nodes that belong to a guest, which may say there what it likes, and, if there is anything else, a
+    directory that is made where there is none: it may have been there before.
     """
     store = await host.xenstore()
     wanted: dict[str, str | None] = {}
@@ -92,7 +91,12 @@ async def _transaction(operations: Iterable[XenstoreOp], host: Host, besides: Co
             wanted[one.path] = None
         elif one.op == "expect" and one.value is not None:
             found_before[one.path] = one.value
+    if not wanted:
+        made = await asyncio.gather(*(store.read(one.path) for one in operations if one.op == "mkdir"))
+        return _all_or_none("gone" if value is None else "there" for value in made)
     paths = [path for path in wanted if path not in besides]
+    if not paths:
+        return "there"  # under what has come after it
     values = await asyncio.gather(*map(store.read, paths))
 
     def sight(path: str, value: str | None) -> Sight:
@@ -102,7 +106,7 @@ async def _transaction(operations: Iterable[XenstoreOp], host: Host, besides: Co
         before = wanted[path] is None or value == found_before.get(path)
         return "gone" if before or value is None else "other"
 
-    return _all_or_none(set(map(sight, paths, values)))
+    return _all_or_none(map(sight, paths, values))
 
 
 async def _command(command: str, arguments: dict[str, Any], monitor: Qmp) -> Sight:
@@ -125,16 +129,17 @@ _NAMES = {"chardev-add": "id", "chardev-remove": "id", "blockdev-add": "node-nam
 REMOVALS = frozenset({"device_del", "chardev-remove", "blockdev-del"})
 
 
-def _binding(sysfs: Sysfs, write: SysfsWrite) -> Sight | None:
+def _binding(sysfs: Sysfs, write: SysfsWrite) -> Sight:
     """Tell whether a driver has, or has not, the interface that the write gives it or takes from it."""
     bound = sysfs.is_bound(write.path, write.value)
     if bound is None:
-        return None  # what it leaves cannot be seen
+        return "nothing"  # that can be seen
     if write.if_there and not sysfs.has_interface(write.value):
-        return None  # pulled: nothing is to be done any more
+        return "nothing"  # pulled: there is no more to be done
     return "there" if bound == write.path.endswith("/bind") else "gone"
 
 
-def _all_or_none(sights: Collection[Sight | None]) -> Sight | None:
-    """Return what all of them are, `other` where they differ, None where there is nothing to be seen."""
-    return None if not sights else next(iter(sights)) if len(sights) == 1 else "other"
+def _all_or_none(sights: Iterable[Sight]) -> Sight:
+    """Return what all of them are, `other` where they differ."""
+    found = set(sights) - {"nothing"}
+    return "nothing" if not found else found.pop() if len(found) == 1 else "other"

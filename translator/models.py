@@ -220,10 +220,15 @@ def automatic(guest: Guest, usbback: bool) -> Model:
 
 
 def brought_along(kind: ElementKind, guest: Guest, usbback: bool) -> Model | None:
-    """Return the controller that a Xen domain gets for a device that finds no room; None where none serves it."""
+    """Return the controller that a Xen domain gets for a device that finds no room; None where none serves it.
+
+    For a device of the host that is libxl's default, USB 2.0. What QEMU emulates libvirt and xl ask for by QEMU's
+    -usbdevice, and -usb is a piix3-uhci.
+    """
     if guest == "hvm":
         speeds = set(DEVICE_KINDS[kind].speeds)
-        rows = [CANONICAL[ControllerKind("emulated", version)] for version in (2, 1, 3)]
+        versions = (2, 1, 3) if kind == "hostdev" else (1, 2, 3)
+        rows = [CANONICAL[ControllerKind("emulated", version)] for version in versions]
         return next(row for row in rows if not speeds or speeds & set(row.speeds))
     return automatic(guest, usbback) if kind == "hostdev" else None
 

@@ -17,7 +17,7 @@ from translator.parse import parse
 from translator.pinpoint import pinpoint
 from translator.resolve import resolve
 from translator.topology import Place
-from translator.validate import validate
+from translator.validate import is_config, validate
 
 if TYPE_CHECKING:
     from lxml.etree import _Element
@@ -33,7 +33,7 @@ def normalize(data: bytes, *, file: str | None = None) -> bytes:
     """Return the document with everything about USB explicit; one that is so already comes back as it is.
 
     Args:
-        data: the document.
+        data: the document; a file in xl's language comes back as domain XML.
         file: what diagnostics call it.
 
     Raises:
@@ -41,6 +41,9 @@ def normalize(data: bytes, *, file: str | None = None) -> bytes:
             on, which has no normal form.
     """
     document = validate(data, file=file)
+    if is_config(data, file):
+        data = document.locator.text  # the XML that was drawn up from it
+        document = validate(data, file=file)
     domain = parse(document)
     try:
         resolution = resolve(domain)

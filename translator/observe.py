@@ -76,6 +76,7 @@ async def observe(
     domid: int | None,
     layout: LayoutName | None = None,
     expect_qmp: bool = False,
+    records_only: bool = False,
     like: Topology | None = None,
 ) -> Observation:
     """Return what a running domain has.
@@ -85,12 +86,13 @@ async def observe(
         layout: where the records live; libxl for a Xen domain if None.
         like: what is expected, whose ids tell the indexes of controllers that have an alias of the user's.
         expect_qmp: whether a monitor that cannot be reached is an error although no record points at QEMU.
+        records_only: whether QEMU is left alone, and only the records tell.
 
     Raises:
         HostError: the host cannot be reached, or has no such domain.
     """
     reader = _Reader(host, domid, layout_named(layout or ("qemu" if domid is None else "libxl")), like)
-    return await reader.read(expect_qmp)
+    return await reader.read(expect_qmp=expect_qmp, records_only=records_only)
 
 
 class _Reader:
@@ -105,14 +107,15 @@ class _Reader:
         self.notes: dict[str, str] = {}  # the host's, on the drivers of what usbback has
         self.lent: dict[str, Mapping[str, str | None]] = {}
 
-    async def read(self, expect_qmp: bool) -> Observation:
+    async def read(self, *, expect_qmp: bool, records_only: bool) -> Observation:
         identity = await self.identity()
         records = await self.records()
         emulated = any(record.type == "emulated" for record in records)
         found: tuple[QomDevice, ...] = ()
-        if emulated or expect_qmp or self.domid is None or self.host.names_monitor(PRIMARY):
+        asked = emulated or expect_qmp or self.domid is None or self.host.names_monitor(PRIMARY)
+        if asked and not records_only:
             found = await self.devices_of(await self.host.qmp(PRIMARY, self.domid))
-        models = await self.device_models()
+        models = () if records_only else await self.device_models()
         for model in models:
             found += await self.devices_in(model.name)
         by_index = {record.index: record for record in records}

@@ -173,11 +173,11 @@ class _Seen(NamedTuple):
     other: dict[int, Step]  # begun, and changed by somebody else since
 
 
-async def _see(content: Content, host: Host, half: Literal["there", "gone"]) -> _Seen:
+async def _see(content: Content, host: Host, *, resume: bool) -> _Seen:
     """Look at every step of the journal, of the host whose domain is still the same.
 
-    `half` is what a step counts as that has come half way: a backend that has said something else than was waited
-    for, and of several writes to /sys some.
+    What has come half way is still to be done, or to be undone: a backend that has said something else than was
+    waited for, and of several writes to /sys some. What has no effect to be seen is neither.
     """
     steps, marks = content.intent.steps, content.marks
     seen = _Seen({}, {}, {})
@@ -189,7 +189,9 @@ async def _see(content: Content, host: Host, half: Literal["there", "gone"]) -> 
         besides = frozenset[str]().union(*(written(other.action) for other in later))
         sight = await look(step.action, host, step.device_model, content.intent.domain.domid, besides=besides)
         if sight == "other" and isinstance(step.action, (Wait, SysfsWrites)):
-            sight = "gone" if await _has_left(step, host) else half
+            sight = "gone" if resume or await _has_left(step, host) else "there"
+        elif sight == "nothing":
+            sight = "there" if resume else "gone"
         {"there": seen.there, "gone": seen.absent, "other": seen.other}[sight][number] = step
     return seen
 
@@ -205,7 +207,7 @@ async def _has_left(step: Step, host: Host) -> bool:
 async def _take_back(
     journal: Journal, content: Content, host: Host, tell: Callable[[StepEvent], None]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    seen = await _see(content, host, "there")
+    seen = await _see(content, host, resume=False)
     await _undo(seen.there, journal, _performer(content.intent, host, _guards(content.intent.domain)), tell)
     return _ids(seen.there), _ids(seen.other)
 
@@ -215,7 +217,7 @@ async def _finish(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Carry out what is not in effect, as an apply does: if that fails, all of it is taken back."""
     intent = content.intent
-    seen = await _see(content, host, "gone")
+    seen = await _see(content, host, resume=True)
     if seen.other:
         raise RollbackError(
             "T512",
@@ -226,7 +228,7 @@ async def _finish(
     performer = _performer(intent, host, ())
 
     async def verify() -> None:
-        after = await _see(msgspec.structs.replace(content, marks=("begun",) * len(intent.steps)), host, "gone")
+        after = await _see(msgspec.structs.replace(content, marks=("begun",) * len(intent.steps)), host, resume=True)
         if len(after.there) < len(intent.steps):
             lacking = ", ".join(_ids({**after.absent, **after.other}))
             raise HostError("T503", f"every step succeeded, and yet the host lacks {lacking}")

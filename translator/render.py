@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import shlex
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from translator import picture
+from translator.diff import subject
+from translator.layouts import CLOSING
 from translator.plan import Action, LaunchOption, Plan, QmpCommand, SysfsWrites, Transaction, Wait
 from translator.topology import port_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from translator.observe import Observation
     from translator.plan import XenstoreOp
     from translator.topology import Controller, Device, Topology
 
@@ -71,6 +75,41 @@ def qemu_args(plan: Plan, device_model: str | None = None) -> str:
     )
 
 
+# XenbusState, xen/include/public/io/xenbus.h.
+_STATES = ("unknown", "initialising", "waiting", "initialised", "connected", "closing", "closed")
+
+
+def observed(seen: Observation, names: Mapping[str, str]) -> str:
+    """Return what was seen as a tree, with the states of both ends, what is missing or on its way, and names.
+
+    `names` are those of the host's devices, by host port path.
+    """
+    notes: dict[str, list[str]] = {}
+    for index, (backend, _) in seen.states.items():
+        ends = f"backend {_state(backend)}"
+        pending = ", removal pending in the guest" if backend == CLOSING else ""
+        notes[f"controller:usb:{index}"] = [f"{ends}{pending}"]
+    for device in seen.topology.devices:
+        name = names.get(device.host.path or "") if device.host else None
+        if name is not None:
+            notes.setdefault(subject(device), []).append(name)
+    for id in sorted(seen.lacking):
+        about, part = id, ""
+        if id.count(":") > (2 if id.startswith("controller") else 3):
+            about, _, part = id.rpartition(":")
+        if part != "backend":  # of which the state is told
+            missing = "the toolstack has no record of it" if part == "record" else "QEMU does not have it"
+            notes.setdefault(about, []).append(missing)
+    lines = [*_tree(seen.topology, {id: f"  ({'; '.join(said)})" for id, said in notes.items()})]
+    for (index, port), other in sorted(seen.foreign.items()):
+        lines.append(f"on port {port} of controller {index}, of no kind that is known here: {other.driver}")
+    return "\n".join(lines) + "\n"
+
+
+def _state(state: int | None) -> str:
+    return "absent" if state is None else _STATES[state] if state < len(_STATES) else f"in state {state}"
+
+
 FORMATS: Mapping[str, Callable[[Plan], str]] = {
     "text": text,
     "json": Plan.to_json,
@@ -83,7 +122,7 @@ FORMATS: Mapping[str, Callable[[Plan], str]] = {
 }
 
 
-def _tree(topology: Topology) -> Iterable[str]:
+def _tree(topology: Topology, notes: Mapping[str, str] = MappingProxyType({})) -> Iterable[str]:
     domain = topology.domain
     domid = f", domid {domain.domid}" if domain.domid is not None else ""
     machine = (
@@ -94,7 +133,7 @@ def _tree(topology: Topology) -> Iterable[str]:
     ports: dict[int, list[_Port]] = {controller.index: [] for controller in controllers}
     for device in topology.devices:
         if device.family == "usb":
-            ports[device.controller].append(_Port(device.port, _device(device)))
+            ports[device.controller].append(_Port(device.port, _device(device) + notes.get(subject(device), "")))
     for reader in topology.controllers:
         if reader.place:
             cards = [
@@ -104,7 +143,7 @@ def _tree(topology: Topology) -> Iterable[str]:
             ports[reader.place.controller].append(_Port(reader.place.port, " with ".join([what, *cards])))
     for number, controller in enumerate(controllers):
         last = number == len(controllers) - 1
-        yield f"{'└─' if last else '├─'} {_controller(controller)}"
+        yield f"{'└─' if last else '├─'} {_controller(controller)}{notes.get(subject(controller), '')}"
         indent = "   " if last else "│  "
         for companion in controller.companions:
             yield f"{indent}with {companion.model} from port {companion.startport + 1} on"

@@ -46,18 +46,20 @@ class Document(msgspec.Struct, frozen=True, eq=False):
     """A document that the schema accepts.
 
     `root` is the `<domain>` element, comments kept; a status file's wrapper is its parent. `data` are the bytes
-    it came from, `file` the name it goes by, and `locator` knows where its elements stand.
+    it came from, `file` the name it goes by, and `locator` knows where its elements stand. `odd` is what was
+    strange about a file in another language that the tree was made from.
     """
 
     root: _Element
     data: bytes
     file: str | None
     locator: Locator
+    odd: tuple[Diagnostic, ...] = ()
 
     @property
     def warnings(self) -> tuple[Diagnostic, ...]:
         """What is odd but allowed: elements that are unknown and whose name is nearly a known one."""
-        return _misspelled(self.root, self.locator, self.file)
+        return (*self.odd, *_misspelled(self.root, self.locator, self.file))
 
 
 class _Engine(threading.local):
@@ -111,7 +113,8 @@ def validate(data: bytes, *, file: str | None = None, max_size: int = MAX_SIZE) 
     """Return the document that `data` holds, parsed and accepted by the schema.
 
     Args:
-        data: XML in UTF-8, UTF-16 with a byte order mark, or a one-byte encoding that its declaration names.
+        data: XML in UTF-8, UTF-16 with a byte order mark, or a one-byte encoding that its declaration names; or a
+            file in xl's language, whose places then are the document's.
         file: what diagnostics call it.
         max_size: the most bytes to look at.
 
@@ -127,6 +130,10 @@ def validate(data: bytes, *, file: str | None = None, max_size: int = MAX_SIZE) 
             Source(1, 1),
             "no domain needs that; if this one does, raise the limit with --max-size",
         )
+    if is_config(data, file):
+        from translator.xlcfg import document
+
+        return document(data, file=file)
     text, encoding = _decoded(data, file)
     if b"<!DOCTYPE" in text and (doctype := _DOCTYPE.match(text)):
         _refuse(
@@ -146,12 +153,33 @@ def validate(data: bytes, *, file: str | None = None, max_size: int = MAX_SIZE) 
     locator = Locator(text, root, encoding)
     if domain is None or domain.tag != "domain":
         _refuse_root(root, file, locator)
-    reasons = () if judged else _reasons(domain, many=tags > MANY_TAGS)
+    if not judged:
+        judge(domain, locator, file, many=tags > MANY_TAGS)
+    return Document(domain, data, file, locator)
+
+
+def judge(domain: _Element, locator: Locator, file: str | None, *, many: bool = False) -> None:
+    """Let the schema judge a domain; `many` says that it has a great many elements.
+
+    Raises:
+        DocumentError: with every reason to refuse it.
+    """
+    reasons = _reasons(domain, many=many)
     if reasons:
         from translator.explain import explain  # brings in xmlschema, which an accepted document never needs
 
         raise DocumentError(explain(domain, locator, file, reasons))
-    return Document(domain, data, file, locator)
+
+
+def is_config(data: bytes, file: str | None) -> bool:
+    """Return whether a document is in xl's language: what it begins with tells, or else its name."""
+    if data[:1] == b"<":
+        return False
+    from translator.xlcfg.language import looks_like_config
+
+    return looks_like_config(data) or (
+        file is not None and file.endswith(".cfg") and data.lstrip()[:1] not in (b"<", b"{")
+    )
 
 
 def revisit(data: bytes) -> Document:

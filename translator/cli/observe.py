@@ -10,39 +10,56 @@ import translator
 from translator import render
 from translator.cli import inputs, options
 from translator.cli.hosts import domid_at, host_of, run
+from translator.report import EXIT_HOST
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from translator.cli.options import Connecting, Reporting
-    from translator.topology import Layout
+    from translator.hosts.sysfs import Sysfs
+    from translator.observe import Observation
 
 
 @click.command("observe")
 @options.domid
-@options.layout
-@click.option("--format", "format", type=click.Choice(["text", "json"]), default="text", help="What to print.")
+@click.option(
+    "--format",
+    "format",
+    type=click.Choice(["text", "json", "svg", "dot"]),
+    default="text",
+    help="What to print: a tree with states and names, JSON as `plan` prints it, or a picture.",
+)
+@click.option("--watch", is_flag=True, help="Print it again whenever it changes, until interrupted.")
 @options.output
 @options.connecting
 @options.reporting
 def command(
-    domid: int | None,
-    layout: Layout | None,
-    format: str,
-    output: Path | None,
-    connecting: Connecting,
-    reporting: Reporting,
+    domid: int | None, format: str, watch: bool, output: Path | None, connecting: Connecting, reporting: Reporting
 ) -> None:
     """Print what a running domain has: --domid or --name for Xen, --qmp alone for QEMU."""
     report = reporting.report()
     if domid is None and connecting.name is None and not connecting.qmp:
         inputs.usage("say which domain: --domid N or --name NAME for Xen, --qmp PATH for QEMU")
 
+    def show(seen: Observation, sysfs: Sysfs) -> str:
+        if format != "text":
+            return render.FORMATS[format](translator.Plan(topology=seen.topology, steps=()))
+        from translator.hosts.usbids import names_of
+
+        return render.observed(seen, names_of([one.host for one in seen.topology.devices if one.host], sysfs))
+
     async def work() -> None:
+        from translator.observe import observe
+        from translator.watch import observations
+
         async with host_of(connecting) as host:
-            seen = await host.observe(domid=await domid_at(host, connecting, domid), layout=layout)
-            inputs.write(render.FORMATS[format](translator.Plan(topology=seen, steps=())), output)
+            number = await domid_at(host, connecting, domid)
+            if not watch:
+                inputs.write(show(await observe(host, domid=number), host.sysfs), output)
+                return
+            async for seen in observations(host, domid=number):
+                inputs.write(show(seen, host.sysfs) + ("\n" if format == "text" else ""), output)
 
     with report.document(None):
-        run(work())
+        run(work(), stopped=0 if watch else EXIT_HOST)
     report.exit()

@@ -74,6 +74,10 @@ class Sysfs:
         """Tell whether a device that was found is a hub."""
         return self._text(f"devices/{device.path}/bDeviceClass") == _HUB_CLASS
 
+    def attribute(self, path: str, name: str) -> str:
+        """Return an attribute of the device at a host port path, such as `product`; empty where it has none."""
+        return self._text(f"devices/{path}/{name}") if _DEVICE.fullmatch(path) else ""
+
     def has_driver(self, name: str) -> bool:
         """Tell whether the kernel has a USB driver of that name loaded."""
         return (self.root / "bus/usb/drivers" / name).is_dir()

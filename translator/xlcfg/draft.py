@@ -1,0 +1,76 @@
+"""Domain XML being drawn up from a file of another language, each element with the place that asked for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lxml import etree
+
+from translator.errors import Source
+from translator.locate import Locator
+from translator.xlcfg.language import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lxml.etree import _Element
+
+
+class Draft:
+    """A `<domain>` that grows."""
+
+    def __init__(self, **attributes: str) -> None:
+        self.root = etree.Element("domain", attributes)
+        self._places: dict[tuple[_Element, str | None], Source] = {}
+
+    def add(
+        self,
+        parent: _Element,
+        tag: str,
+        attributes: Mapping[str, Text | str | int | None] | None = None,
+        text: Text | str | int | None = None,
+        *,
+        at: Source | None = None,
+    ) -> _Element:
+        """Add an element, at the place of `at` or else of its text; attributes that are None are left out."""
+        element = etree.SubElement(parent, tag)
+        for name, value in (attributes or {}).items():
+            if isinstance(value, Text):
+                self._places[element, name] = value.source
+            if value is not None:
+                element.set(name, value.value if isinstance(value, Text) else str(value))
+        if text is not None:
+            element.text = text.value if isinstance(text, Text) else str(text)
+        if at is None and isinstance(text, Text):
+            at = text.source
+        if at is not None:
+            self._places[element, None] = at
+        return element
+
+    def xml(self) -> bytes:
+        """Return the document's bytes, an element in a line."""
+        etree.indent(self.root)
+        return etree.tostring(self.root, encoding="utf-8") + b"\n"
+
+    def locator(self) -> DraftLocator:
+        """Return what knows where the elements were asked for."""
+        return DraftLocator(self.xml(), self.root, self._places)
+
+
+class DraftLocator(Locator):
+    """Where the elements stand in the file that they were drawn up from; `text` is the XML drawn up."""
+
+    def __init__(self, text: bytes, root: _Element, places: Mapping[tuple[_Element, str | None], Source]) -> None:
+        super().__init__(text, root)
+        self._places = places
+
+    def source(self, element: _Element, attribute: str | None = None) -> Source:
+        """Return the place of the attribute, or else of the nearest element that has one."""
+        if (element, attribute) in self._places:
+            return self._places[element, attribute]
+        current: _Element | None = element
+        while current is not None:
+            if (current, None) in self._places:
+                return self._places[current, None]
+            current = current.getparent()
+        return Source(1, 1)
