@@ -124,7 +124,7 @@ def serving(tmp_path: Path) -> Iterator[Bench]:
 
     async def start() -> Bench:
         await sandbox.__aenter__()
-        guest = sandbox.add_guest("hvm", domid=DOMID)
+        guest = sandbox.add_guest("hvm", "8a1e5c0e-3f2b-4c1d-9b7a-6d5e4f3a2b1c", domid=DOMID)
         return Bench(str(sandbox.xenstore_socket), str(guest.qmp_socket), host_devices(tmp_path / "sys"))
 
     try:

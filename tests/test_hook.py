@@ -1,0 +1,95 @@
+"""libvirt's hooks: what is refused before a start, made after it, and cleaned up at the end."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+from click.testing import CliRunner
+
+from tests.conftest import FIXTURES
+from tests.test_apply import DOMID
+from tests.test_transition import PARAVIRTUAL
+from tests.test_xl import serving
+from translator.cli import cli
+from translator.hosts.xenstore import Xenstore
+from translator.plan import XenstoreOp
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from click.testing import Result
+
+    from tests.test_apply import Bench
+
+LIVE = PARAVIRTUAL.replace(b"<domain type='xen'>", f"<domain type='xen' id='{DOMID}'>".encode()).replace(
+    b"  <devices>",
+    b"  <devices>\n    <controller type='usb' index='0' model='piix3-uhci'/>\n    <input type='tablet' bus='usb'/>",
+)
+
+
+def hook(document: bytes, operation: str, host: Bench | None, tmp_path: Path) -> Result:
+    words = ["hook", "hvm", operation, "end" if operation == "release" else "begin", "-"]
+    words += ["--state", str(tmp_path / "state")]
+    if host is not None:
+        words += ["--xenstore", host.xenstore, "--sysfs", str(host.sysfs)]
+    return CliRunner().invoke(cli, words, input=document)
+
+
+@pytest.mark.parametrize("name", ["three-faults-at-once", "end-tag-missing"])
+def test_prepare_refuses(name: str, tmp_path: Path) -> None:
+    case = FIXTURES / "errors" / name / "domain.xml"
+    result = hook(case.read_bytes(), "prepare", None, tmp_path)
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert "error[T" in result.stderr
+
+
+def test_prepare_lets_pass(tmp_path: Path) -> None:
+    result = hook((FIXTURES / "hosts/kvm.xml").read_bytes(), "prepare", None, tmp_path)
+    assert (result.exit_code, result.output) == (0, "")
+
+
+@pytest.mark.parametrize("operation", ["reconnect", "start", "stopped", "migrate", "restore", "attach", "unheard-of"])
+def test_the_rest_is_let_pass_unread(operation: str, tmp_path: Path) -> None:
+    result = hook(b"<nonsense", operation, None, tmp_path)
+    assert (result.exit_code, result.output) == (0, "")
+
+
+def test_started_and_release(tmp_path: Path) -> None:
+    """Only what is paravirtual is made, once; and when the domain has gone, nothing is left of it."""
+    with serving(tmp_path) as host:
+        before = asyncio.run(host.nodes())
+        for _ in range(2):
+            result = hook(LIVE, "started", host, tmp_path)
+            assert (result.exit_code, result.stdout) == (0, ""), result.stderr
+        nodes = asyncio.run(host.nodes())
+        assert nodes["/local/domain/0/backend/qusb/8/1/port/2"][0] == "1-9"
+        assert nodes["/local/domain/0/backend/vusb/8/2/port/1"][0] == "2-1.4"
+        assert "/libxl/8/device/vusb/0" not in nodes
+        # it runs still: nothing is touched
+        assert hook(LIVE, "release", host, tmp_path).exit_code == 4
+        assert asyncio.run(host.nodes()) == nodes
+
+        async def destroy() -> None:
+            client = await Xenstore.connect(host.xenstore)
+            await client.commit([XenstoreOp("rm", f"/local/domain/{DOMID}")])
+            await client.close()
+
+        asyncio.run(destroy())
+        assert hook(PARAVIRTUAL, "release", host, tmp_path).exit_code == 0
+        gone = f"/local/domain/{DOMID}"
+        after = {
+            path: node for path, node in asyncio.run(host.nodes()).items() if not path.startswith("/libxl/usbback")
+        }
+        assert after == {path: node for path, node in before.items() if not path.startswith(gone)}
+        assert hook(PARAVIRTUAL, "release", host, tmp_path).exit_code == 0
+
+
+def test_started_refuses_what_the_host_has_not(tmp_path: Path) -> None:
+    with serving(tmp_path) as host:
+        before = asyncio.run(host.nodes())
+        result = hook(LIVE.replace(b"device='9'", b"device='99'"), "started", host, tmp_path)
+        assert result.exit_code == 4
+        assert "T411" in result.stderr
+        assert asyncio.run(host.nodes()) == before

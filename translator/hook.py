@@ -1,0 +1,77 @@
+"""What libvirt asks its hooks at each turn of a domain's life, and our part in it.
+
+    prepare     the document is checked; a refusal keeps the domain from being started
+    started     a Xen domain gets its paravirtual USB controllers and devices, where libvirt has not made them
+    release     what is left of these below a domid that is nobody's any more goes
+    all others  nothing; a refusal of `reconnect` would end a guest because libvirt was started anew
+
+A hook must not call libvirt, which waits for it. Source: https://libvirt.org/hooks.html
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from translator.plan import Plan, XenstoreOp
+
+if TYPE_CHECKING:
+    from translator.domain import Domain
+    from translator.host import Host
+    from translator.outcome import Applied
+
+PARAVIRTUAL = ("pv", "qusb")
+_KINDS = ("vusb", "qusb")
+
+
+def paravirtual(plan: Plan) -> Plan:
+    """Return the part of a plan that is about paravirtual controllers and what sits on them."""
+    topology = plan.topology
+    controllers = tuple(one for one in topology.controllers if one.type in PARAVIRTUAL)
+    served = {("usb", one.index) for one in controllers}
+    devices = tuple(one for one in topology.devices if (one.family, one.controller) in served)
+    subjects = {f"controller:usb:{one.index}" for one in controllers}
+    subjects |= {f"device:usb:{one.controller}:{one.port}" for one in devices}
+    return msgspec.structs.replace(
+        plan,
+        topology=msgspec.structs.replace(topology, controllers=controllers, devices=devices),
+        steps=tuple(step for step in plan.steps if step.subject in subjects),
+    )
+
+
+async def started(domain: Domain, host: Host) -> Applied | None:
+    """Give a Xen domain that has just been started what libvirt does not; None where that is nothing.
+
+    Raises:
+        DocumentError, HostError: as `translator.plan` and `Host.apply`.
+    """
+    import translator
+
+    if domain.hypervisor != "xen" or domain.domid is None:
+        return None
+    plan = paravirtual(translator.plan(domain, usbback=host.sysfs.has_driver("usbback")))
+    return await host.apply(plan) if plan.topology.controllers else None
+
+
+async def release(host: Host, domid: int) -> tuple[str, ...]:
+    """Remove what is left of a domain that has gone, and return the directories that were there.
+
+    Raises:
+        HostError: the host cannot be reached, or T404, the domid is somebody's.
+    """
+    store = await host.xenstore()
+    paths = [f"/local/domain/0/backend/{kind}/{domid}" for kind in _KINDS]
+    paths.append(f"/libxl/{domid}/device/vusb")
+    left = tuple([path for path in paths if await store.read(path) is not None])
+    if left:
+        why = f"domain {domid} has gone"
+        await store.commit(
+            [
+                XenstoreOp(op="expect-absent", path=f"/local/domain/{domid}", why=why),
+                *(XenstoreOp(op="rm", path=path) for path in left),
+                *(XenstoreOp(op="sweep", path=path.rpartition("/")[0]) for path in left),
+                XenstoreOp(op="sweep", path=f"/libxl/{domid}"),
+            ]
+        )
+    return left
