@@ -17,7 +17,10 @@ from lxml import etree
 import translator
 from tests.conftest import FIXTURES, PROJECT, cases
 from translator import review
+from translator.hosts.qmp import Qmp
 from translator.hosts.sandbox import Sandbox
+from translator.hosts.xenstore import Xenstore
+from translator.plan import XenstoreOp
 from translator.review import Compared, Review
 
 if TYPE_CHECKING:
@@ -352,6 +355,15 @@ def test_drift_is_told(tmp_path: Path) -> None:
                 await host.apply(plan.bind(domid=guest.domid))
             options = [f"--{name}={path}" for name, path in paths.items()]
             for document, code in ((FIXTURES / "demo/web/domain.xml", 0), (other, 1)):
+                if document == other:  # and what neither we nor the document made
+                    monitor = await Qmp.connect(str(guest.qmp_socket))
+                    await monitor.execute(
+                        "device_add", {"driver": "usb-wacom-tablet", "bus": "xenusb-2.0", "port": "5"}
+                    )
+                    await monitor.close()
+                    store = await Xenstore.connect(str(sandbox.xenstore_socket))
+                    await store.commit([XenstoreOp("rm", f"/libxl/{guest.domid}/device/vusb/0")])
+                    await store.close()
                 words = ["--live", document, "--domid", guest.domid, "--format", "json", *options]
                 done = await asyncio.to_thread(diff, *words)
                 assert (done.returncode, done.stderr) == (code, "")
@@ -362,4 +374,6 @@ def test_drift_is_told(tmp_path: Path) -> None:
     assert [(one["action"], one["id"]) for one in told["changes"]] == [
         ("move", "device:usb:0:2"),
         ("move", "device:usb:2:2.3"),
+        ("add", "controller:usb:0:record"),
+        ("remove", "device:usb:2:5"),
     ]

@@ -57,6 +57,24 @@ def lacking(plan: Plan, ids: Iterable[str]) -> tuple[Change, ...]:
     return tuple(found)
 
 
+def foreign(found: Mapping[tuple[int, str], str]) -> tuple[Change, ...]:
+    """Return as changes what sits on a host's USB ports and is of no kind of ours: drivers by controller and port."""
+    return tuple(
+        Change(
+            action="remove",
+            what="device",
+            id=f"device:usb:{controller}:{port}",
+            family="usb",
+            before={"driver": driver, "controller": controller, "port": port},
+            after=None,
+            guest_visible=True,
+            reason="identity",
+            requires="hot-plug",
+        )
+        for (controller, port), driver in sorted(found.items(), key=lambda one: (one[0][0], port_key(one[0][1])))
+    )
+
+
 def compare(old: Plan, new: Plan) -> Delta:
     """Return what leads from `old` to `new`; `translator.diff`."""
     return Delta(tuple(_Comparison(old, new).changes()))

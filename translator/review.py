@@ -115,6 +115,8 @@ def headline(change: Change) -> str:
         return f"{part.family} controller {part.index}: {part.model}{ports}"
     if change.what == "domain":
         return f"domain {part['name']}"
+    if change.what == "device":  # of a kind that only QEMU knows
+        return f"{part['driver']} on {change.family} controller {part['controller']} port {part['port']}"
     return change.id if "why" in part else f"PCI bus {change.id.rpartition(':')[2]}"
 
 

@@ -12,7 +12,7 @@ import translator
 from translator import review
 from translator.cli import inputs, options, pairs
 from translator.cli.pairs import Pair
-from translator.compare import lacking
+from translator.compare import foreign, lacking
 from translator.delta import Delta
 from translator.review import Compared, Review
 
@@ -136,8 +136,8 @@ class _Comparison:
             return Compared(path=path, status="same", old=before, new=after)
         return self.differing(path, before, after)
 
-    def differing(self, path: str, before: Plan, after: Plan, halves: tuple[Change, ...] = ()) -> Compared:
-        delta = Delta((*translator.diff(before, after).changes, *halves))
+    def differing(self, path: str, before: Plan, after: Plan, further: tuple[Change, ...] = ()) -> Compared:
+        delta = Delta((*translator.diff(before, after).changes, *further))
         if self.noticed_only:
             delta = Delta(tuple(change for change in delta.changes if change.guest_visible))
         if delta:
@@ -179,7 +179,14 @@ class _Comparison:
                 before = translator.Plan(topology=seen.topology, steps=())
                 told = {change.id for change in translator.diff(before, made).changes}
                 halves = lacking(made, {id for id in seen.lacking if id not in told})
-                found.append(self.differing(name, before, made, halves))
+                found.append(
+                    self.differing(
+                        name,
+                        before,
+                        made,
+                        (*halves, *foreign({place: one.driver for place, one in seen.foreign.items()})),
+                    )
+                )
 
         with self.report.document(None):
             run(work())
