@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from lxml import etree
 
 import translator
 from tests.conftest import FIXTURES, PROJECT
@@ -29,6 +30,7 @@ from translator.models import (
     hot_plugs,
     machine_row,
 )
+from translator.parse_devices import INPUTS
 from translator.pci import BOARDS
 from translator.probe import differences
 
@@ -128,6 +130,28 @@ def test_a_pci_express_bus_takes_nothing_while_it_runs(machine: str) -> None:
     row = machine_row(machine)
     assert row.board is not None
     assert row.hotplug == (not BOARDS[row.board].express)
+
+
+# The schemas
+
+
+def enumerated(type: str, file: str) -> set[str]:
+    """Return the values of the attribute `type` that an element's schema allows."""
+    root: Any = etree.parse(str(PROJECT / "schemas" / file)).getroot()
+    names = {"xs": "http://www.w3.org/2001/XMLSchema"}
+    return set(map(str, root.xpath(f"//xs:attribute[@name='{type}']//xs:enumeration/@value", namespaces=names)))
+
+
+def test_the_schemas_have_a_word_for_every_row() -> None:
+    schema = json.loads((PROJECT / "schemas/plan.schema.json").read_text(encoding="utf-8"))["$defs"]
+    controller, device = (schema[name]["properties"] for name in ("controller", "device"))
+    assert {row.kind.type for row in MODELS.values()} <= set(controller["type"]["enum"])
+    assert {row.kind.version for row in MODELS.values()} <= set(controller["version"]["enum"])
+    assert {row.family for row in MODELS.values()} <= set(controller["family"]["enum"])
+    assert set(DEVICE_KINDS) - {"ccid"} <= set(device["kind"]["enum"])  # which is a controller, with a family
+    assert set(INPUTS) <= enumerated("type", "input.xsd")
+    assert set(INPUTS.values()) <= set(DEVICE_KINDS)
+    assert "usb" in enumerated("bus", "input.xsd") & enumerated("bus", "disk.xsd") & enumerated("type", "hub.xsd")
 
 
 # The manual

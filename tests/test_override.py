@@ -108,6 +108,12 @@ def test_a_placeholder_cannot_be_smuggled_in() -> None:
         translator.plan(translator.load(text.encode()))
 
 
+def test_elements_of_other_vocabularies_are_passed_over() -> None:
+    """Also what has the name of one that is read, in one of theirs."""
+    text = CASE.read_text().replace("</domain>", "<f:x xmlns:f='urn:x'><controller/><override/></f:x></domain>")
+    assert translator.plan(translator.load(text.encode())).steps
+
+
 def test_many_faults_do_not_take_long() -> None:
     many = "".join(f"<qemu:property name='slot{number}' type='remove'/>" for number in range(50_000))
     text = CASE.read_text().replace("<qemu:property name='slots' type='unsigned' value='32'/>", many)

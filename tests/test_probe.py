@@ -141,11 +141,16 @@ def test_what_a_qemu_cannot_do_is_refused_before_the_first_step(qemu: Any, claim
     async def scenario() -> None:
         async with qemu(plan) as socket, translator.Host(qmp=socket) as host:
             there = (await host.observe()).controllers
-            with pytest.raises(HostError) as caught:
-                await host.apply(changed(plan, step, arguments), on_step=lambda event: begun.append(event.step.id))
-            assert (caught.value.code, caught.value.help) == (code, help), caught.value
-            assert message in caught.value.message
-            assert caught.value.source is not None
+            for dry_run in (True, False):
+                with pytest.raises(HostError) as caught:
+                    await host.apply(
+                        changed(plan, step, arguments),
+                        dry_run=dry_run,
+                        on_step=lambda event: begun.append(event.step.id),
+                    )
+                assert (caught.value.code, caught.value.help) == (code, help), caught.value
+                assert message in caught.value.message
+                assert caught.value.source is not None
             assert (await host.observe()).controllers == there
 
     asyncio.run(scenario())

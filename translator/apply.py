@@ -114,9 +114,9 @@ async def _bring_about(
     if steps:
         room_for(change.additions, before, change.removals)
         await preflight(plan, change, host)
+        await check(change.additions, host, domid, before.topology.domain.machine)
     if dry_run or not steps:
         return Applied(steps, before, notes)
-    await check(change.additions, host, domid, before.topology.domain.machine)
 
     async def verify() -> None:
         nonlocal after

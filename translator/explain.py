@@ -71,16 +71,8 @@ class _Rules:
 
     @cached_property
     def vocabularies(self) -> frozenset[str]:
-        """The namespaces of the declared children, and of those that others may come from: "" for none."""
+        """The namespaces of the children that are judged, "" for none; others are passed over."""
         return frozenset({"", *(_namespace(name) for name in self.children)})
-
-    @cached_property
-    def opens_vocabularies(self) -> bool:
-        """Whether elements of other vocabularies are looked at where they are declared."""
-        return any(
-            isinstance(item, XsdAnyElement) and item.process_contents == "lax" and not item.is_namespace_allowed("")
-            for item in self._particles
-        )
 
     @cached_property
     def required_children(self) -> tuple[str, ...]:
@@ -101,10 +93,10 @@ def _is_required(attribute: Any) -> bool:
 
 
 class _Schema:
-    def __init__(self) -> None:
+    def __init__(self, file: str) -> None:
         # a plain table: the one of xmlschema's own composes a name at every look-up
-        schema = xmlschema.XMLSchema10(str(schema_dir() / "domain.xsd"))
-        self.declarations = {str(name): declaration for name, declaration in schema.maps.elements.items()}
+        declared = xmlschema.XMLSchema10(str(schema_dir() / file)).elements.values()
+        self.declarations = {str(declaration.name): declaration for declaration in declared}
         self._rules: dict[Any, _Rules] = {}
 
     def rules(self, declaration: Any) -> _Rules:
@@ -115,22 +107,27 @@ class _Schema:
 
 
 @cache
-def _schema() -> _Schema:
-    return _Schema()
+def _schema(file: str) -> _Schema:
+    return _Schema(file)
 
 
 def explain(
-    domain: _Element, locator: Locator, file: str | None, reasons: tuple[tuple[int, str], ...]
+    root: _Element,
+    locator: Locator,
+    file: str | None,
+    reasons: tuple[tuple[int, str], ...],
+    schema: str = "domain.xsd",
 ) -> list[Diagnostic]:
     """Return the faults of a refused document in document order, at least one.
 
     Args:
-        domain: the `<domain>` element that the schema refused.
+        root: the element that the schema refused.
         locator: where its elements stand.
         file: what the diagnostics call the document.
         reasons: line and words of the engine that refused it, for what cannot be explained better.
+        schema: the schema's file.
     """
-    faults = list(islice(_Walk(locator, file).faults(domain), MOST_FAULTS + 1))
+    faults = list(islice(_Walk(locator, file, _schema(schema)).faults(root), MOST_FAULTS + 1))
     if not faults:
         return [
             Diagnostic(code="T299", message=reason, file=file, line=max(line, 1), column=1)
@@ -140,8 +137,8 @@ def explain(
 
 
 class _Walk:
-    def __init__(self, locator: Locator, file: str | None) -> None:
-        self._schema = _schema()
+    def __init__(self, locator: Locator, file: str | None, schema: _Schema) -> None:
+        self._schema = schema
         self._locator = locator
         self._file = file
         self._good: set[tuple[object, ...]] = set()
@@ -153,9 +150,9 @@ class _Walk:
             self._judged[key] = _value_fault(simple, value)
         return self._judged[key]
 
-    def faults(self, domain: _Element) -> Iterator[Diagnostic]:
-        """Yield the faults of the domain and of all below it that the schema looks at."""
-        waiting: list[tuple[_Element, Any]] = [(domain, self._schema.declarations["domain"])]
+    def faults(self, root: _Element) -> Iterator[Diagnostic]:
+        """Yield the faults of the element and of all below it that the schema looks at."""
+        waiting: list[tuple[_Element, Any]] = [(root, self._schema.declarations[str(root.tag)])]
         while waiting:
             element, declaration = waiting.pop()
             if declaration is None:  # unknown: anything goes, but what it contains is looked at
@@ -186,10 +183,7 @@ class _Walk:
             name = str(child.tag)
             if name in rules.children:
                 yield child, rules.children[name]
-            elif name.startswith("{"):
-                if rules.opens_vocabularies and name in self._schema.declarations:
-                    yield child, self._schema.declarations[name]
-            elif rules.other_children == "lax":
+            elif rules.other_children == "lax" and not name.startswith("{"):
                 yield child, self._schema.declarations.get(name)
 
     def _attribute_faults(self, element: _Element, rules: _Rules) -> Iterator[Diagnostic]:

@@ -37,6 +37,10 @@ _FOREIGN = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, b"\x00\x00", b"<\x00\x00",
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _GZIP = b"\x1f\x8b"
 
+# The schema of domain XML, and those of elements of another vocabulary, which it passes over.
+_DOMAIN = "domain.xsd"
+_EXTENSIONS = {"{http://libvirt.org/schemas/domain/qemu/1.0}override": "qemu.xsd"}
+
 # libxml2's error numbers (xmlerror.h) that are about the encoding.
 _ENCODING_ERRORS = {31, 32, 81, 6003}
 _UNDECLARED_ENTITY = 26
@@ -65,8 +69,8 @@ class Document(msgspec.Struct, frozen=True, eq=False):
 class _Engine(threading.local):
     """What one thread parses and judges with: libxml2's error logs must not be shared between threads."""
 
-    def __init__(self) -> None:
-        self.schema = etree.XMLSchema(etree.parse(str(schema_dir() / "domain.xsd")))
+    def __init__(self, file: str) -> None:
+        self.schema = etree.XMLSchema(etree.parse(str(schema_dir() / file)))
         self.parser = _hardened_parser(None)
         self.judging_parser = _hardened_parser(self.schema)
 
@@ -85,8 +89,8 @@ def _hardened_parser(schema: etree.XMLSchema | None) -> etree.XMLParser:
 
 
 @cache
-def _local() -> _Engine:
-    return _Engine()
+def _local(file: str = _DOMAIN) -> _Engine:
+    return _Engine(file)
 
 
 def schema_dir() -> Path:
@@ -153,22 +157,32 @@ def validate(data: bytes, *, file: str | None = None, max_size: int = MAX_SIZE) 
     locator = Locator(text, root, encoding)
     if domain is None or domain.tag != "domain":
         _refuse_root(root, file, locator)
-    if not judged:
-        judge(domain, locator, file, many=tags > MANY_TAGS)
+    judge(domain, locator, file, many=tags > MANY_TAGS, judged=judged)
     return Document(domain, data, file, locator)
 
 
-def judge(domain: _Element, locator: Locator, file: str | None, *, many: bool = False) -> None:
-    """Let the schema judge a domain; `many` says that it has a great many elements.
+def judge(
+    domain: _Element, locator: Locator, file: str | None, *, many: bool = False, judged: bool = False
+) -> None:
+    """Let the schemas judge a domain.
+
+    Args:
+        many: whether it has a great many elements.
+        judged: whether the schema of domain XML has accepted it before.
 
     Raises:
         DocumentError: with every reason to refuse it.
     """
-    reasons = _reasons(domain, many=many)
-    if reasons:
-        from translator.explain import explain  # brings in xmlschema, which an accepted document never needs
+    parts = [] if judged else [(domain, _DOMAIN)]
+    parts += [(one, schema) for tag, schema in _EXTENSIONS.items() for one in domain.iterchildren(tag)]
+    faults = []
+    for element, schema in parts:
+        if reasons := _reasons(element, schema, many=many):
+            from translator.explain import explain  # brings in xmlschema, which an accepted document never needs
 
-        raise DocumentError(explain(domain, locator, file, reasons))
+            faults += explain(element, locator, file, reasons, schema)
+    if faults:
+        raise DocumentError(faults)
 
 
 def is_config(data: bytes, file: str | None) -> bool:
@@ -239,15 +253,15 @@ def _parse(data: bytes, file: str | None, *, many: bool) -> tuple[_Element, bool
         raise _syntax_error(error, _entries(engine.parser.error_log), data, file) from error
 
 
-def _reasons(domain: _Element, *, many: bool) -> tuple[tuple[int, str], ...]:
-    """Return line and words of the schema's reasons to refuse the domain; none when it accepts it."""
-    engine = _local()
+def _reasons(element: _Element, schema: str, *, many: bool) -> tuple[tuple[int, str], ...]:
+    """Return line and words of the schema's reasons to refuse the element; none when it accepts it."""
+    engine = _local(schema)
     if not many:
-        if engine.schema.validate(domain):
+        if engine.schema.validate(element):
             return ()
         return tuple((entry.line, entry.message) for entry in _entries(engine.schema.error_log))
     try:
-        etree.fromstring(etree.tostring(domain, with_tail=False, encoding="utf-8"), engine.judging_parser)
+        etree.fromstring(etree.tostring(element, with_tail=False, encoding="utf-8"), engine.judging_parser)
     except etree.XMLSyntaxError as error:
         return ((1, str(error)),)
     return ()
