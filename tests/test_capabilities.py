@@ -15,7 +15,7 @@ from translator.capabilities import FORMATS, Kind, capabilities
 from translator.models import DEVICE_KINDS, MODELS, machine_row
 
 if TYPE_CHECKING:
-    from translator.topology import Guest
+    from translator.topology import Guest, Layout
 
 OS: dict[Guest, str] = {"hvm": "hvm", "pv": "linux", "pvh": "xenpvh"}
 KINDS: dict[str, Kind] = {
@@ -28,7 +28,7 @@ KINDS: dict[str, Kind] = {
 }
 
 
-def accepted(kind: Kind, devices: str) -> bool:
+def accepted(kind: Kind, layout: Layout, devices: str) -> bool:
     """Tell whether a document of that kind is refused for what there is not."""
     text = (
         f"<domain type='{kind.hypervisor}'><name>guest</name>"
@@ -36,7 +36,7 @@ def accepted(kind: Kind, devices: str) -> bool:
         f"<devices>{devices}</devices></domain>"
     )
     try:
-        translator.plan(translator.load(text.encode()))
+        translator.plan(translator.load(text.encode()), layout=layout)
     except translator.DocumentError as error:
         return not {"T309"} & {one.code for one in error.diagnostics}
     return True
@@ -45,10 +45,16 @@ def accepted(kind: Kind, devices: str) -> bool:
 @pytest.mark.parametrize("name", KINDS)
 def test_a_model_is_listed_if_a_document_may_name_it(name: str) -> None:
     kind = KINDS[name]
-    listed = {one.name for family in capabilities(kind).families for one in family.controllers}
+    offer = capabilities(kind)
+    listed = {(one.name, layout) for family in offer.families for one in family.controllers for layout in one.layouts}
     usb = {row.name for row in MODELS.values() if row.family == "usb"}
-    may = {model for model in usb if accepted(kind, f"<controller type='usb' model='{model}'/>")}
-    assert listed & usb == may
+    may = {
+        (model, layout.name)
+        for model in usb
+        for layout in offer.layouts
+        if accepted(kind, layout.name, f"<controller type='usb' model='{model}'/>")
+    }
+    assert {(model, layout) for model, layout in listed if model in usb} == may
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -44,7 +44,11 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Controller(msgspec.Struct, frozen=True, kw_only=True):
-    """One controller model; `hotplug` is whether it can be added while the guest runs."""
+    """One controller model.
+
+    `layouts` are those that can record it, `ports` those of the first that can, and `hotplug` is whether it can be
+    added while the guest runs.
+    """
 
     name: str
     aliases: tuple[str, ...]
@@ -52,6 +56,7 @@ class Controller(msgspec.Struct, frozen=True, kw_only=True):
     version: int | None
     interface: str
     driver: str | None
+    layouts: tuple[LayoutName, ...]
     ports: Ports
     speeds: tuple[Speed, ...]
     hotplug: bool
@@ -107,7 +112,6 @@ def capabilities(
         if (name == "qemu") != (domain.hypervisor == "xen")
         for layout in [layout_named(name)]
     )
-    versions = {version for layout in layouts for version in layout.versions}
 
     def has(driver: str | None) -> bool:
         return driver is None or drivers is None or drivers.get(driver) is not None
@@ -117,7 +121,7 @@ def capabilities(
             return False
         if row.kind.type == "emulated":
             return domain.guest == "hvm" and (row.x86 or domain.arch not in ("x86_64", "i686"))
-        return row.kind.type == "none" or row.kind.version in versions
+        return any(_records(layout, row) for layout in layouts)
 
     names = dict.fromkeys(
         (*(row.family for row in MODELS.values()), *(kind.family for kind in DEVICE_KINDS.values()))
@@ -141,6 +145,11 @@ def capabilities(
     return Capabilities(domain=domain, qemu=qemu, layouts=layouts, families=tuple(families))
 
 
+def _records(layout: Layout, row: Model) -> bool:
+    """Tell whether a layout can record the model: any but a paravirtual one of a version that it has no word for."""
+    return row.kind.type in ("emulated", "none") or row.kind.version in layout.versions
+
+
 def _unasked(domain: Kind) -> tuple[str | None, str | None]:
     if domain.hypervisor == "xen":
         return automatic(domain.guest, usbback=False).name, None
@@ -149,7 +158,7 @@ def _unasked(domain: Kind) -> tuple[str | None, str | None]:
 
 
 def _controller(row: Model, domain: Kind, layouts: tuple[Layout, ...]) -> Controller:
-    paravirtual = row.kind.type in ("pv", "qusb")
+    recorded = [layout for layout in layouts if _records(layout, row)]
     return Controller(
         name=row.name,
         aliases=row.aliases,
@@ -157,7 +166,8 @@ def _controller(row: Model, domain: Kind, layouts: tuple[Layout, ...]) -> Contro
         version=row.kind.version,
         interface=row.interface,
         driver=row.driver,
-        ports=layouts[0].ports if paravirtual else row.ports,
+        layouts=tuple(layout.name for layout in recorded),
+        ports=recorded[0].ports if row.kind.type in ("pv", "qusb") else row.ports,
         speeds=row.speeds,
         hotplug=row.kind.type != "none" and hot_plugs(row, domain.machine),
     )

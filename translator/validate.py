@@ -161,9 +161,7 @@ def validate(data: bytes, *, file: str | None = None, max_size: int = MAX_SIZE) 
     return Document(domain, data, file, locator)
 
 
-def judge(
-    domain: _Element, locator: Locator, file: str | None, *, many: bool = False, judged: bool = False
-) -> None:
+def judge(domain: _Element, locator: Locator, file: str | None, *, many: bool = False, judged: bool = False) -> None:
     """Let the schemas judge a domain.
 
     Args:
