@@ -196,6 +196,10 @@ def is_config(data: bytes, file: str | None) -> bool:
 
 def revisit(data: bytes) -> Document:
     """Return a document that was accepted before; it is parsed again, and not judged."""
+    if is_config(data, None):
+        from translator.xlcfg import document
+
+        return document(data)
     text, encoding = _decoded(data, None)
     root = etree.fromstring(data, _local().parser)
     domain = root.find("domain") if root.tag == "domstatus" else root
