@@ -66,6 +66,14 @@ def test_a_plan_is_written_checked_and_found_out_of_date(tmp_path: Path) -> None
     assert check()[1].startswith("guest.xml: error[T373]: guest.plan.json is not a plan: ")
     assert plan("--update", "guest.xml", cwd=tmp_path).stdout == "plans: 1 written\n"
     assert check()[0] == 0
+    committed.rename(tmp_path / "gone.plan.json")
+    assert check("gone.plan.json") == (2, "gone.xml: error[T107]: cannot read 'gone.xml': No such file or directory")
+    assert plan("--update", ".", cwd=tmp_path).returncode == 1
+    assert check() == (1, "plans: 1 up to date")
+    assert (
+        "gone.plan.json: error[T373]: there is no document beside this plan"
+        in plan("--check", ".", cwd=tmp_path).stderr
+    )
 
 
 def test_a_refused_document_leaves_its_plan_alone(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ def check(files: Iterable[str], planning: Planning, report: Report, max_size: in
 
     A plan among the files stands for its document, so that a hook may be given whatever is to be committed.
     """
+    files = tuple(files)
     current = written = 0
     for name, data in inputs.documents(_documents(files), report, max_size):
         with report.document(name):
@@ -50,9 +51,22 @@ def check(files: Iterable[str], planning: Planning, report: Report, max_size: in
             else:
                 report.show(found)
                 report.code = max(report.code, EXIT_DIFFERENT)
+    for path in _orphans(files):
+        message = "there is no document beside this plan"
+        report.show(Diagnostic(code="T373", message=message, help=f"remove it: {path}", file=str(path)))
+        report.code = max(report.code, EXIT_DIFFERENT)
     words = [f"{count} {what}" for count, what in ((written, "written"), (current, "up to date")) if count]
     if words:
         click.echo(f"plans: {', '.join(words)}")
+
+
+def _orphans(files: Iterable[str]) -> Iterator[Path]:
+    """Yield the plans below the folders whose documents are gone."""
+    for folder in map(Path, files):
+        if folder.is_dir():
+            for path in sorted(folder.rglob(f"*{SUFFIX}")):
+                if not any(Path(str(path).removesuffix(SUFFIX) + suffix).exists() for suffix in _DOCUMENTS):
+                    yield path
 
 
 def _documents(files: Iterable[str]) -> Iterator[str]:
