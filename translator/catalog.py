@@ -443,8 +443,8 @@ CATALOG: dict[str, Entry] = {
     ),
     "T373": Entry(
         "plan out of date",
-        "The plan that is committed beside the document is not the one that it makes, or the document is gone. See what "
-        "changed, and write it again: `translator plan --update`.",
+        "The plan that is committed beside the document is not the one that it makes, or the document is gone. See "
+        "what changed, and write it again: `translator plan --update`.",
         "guest.xml was edited, and guest.plan.json was not",
     ),
     "T374": Entry(
