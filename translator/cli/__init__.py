@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, str] = {
     "attach": "translator.cli.attach",
     "detach": "translator.cli.detach",
     "xl": "translator.cli.xl",
+    "follow": "translator.cli.follow",
     "hook": "translator.cli.hook",
     "observe": "translator.cli.observe",
     "commit": "translator.cli.commit",

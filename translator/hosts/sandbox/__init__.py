@@ -298,6 +298,10 @@ class Sandbox:
             interfaces=tuple((_INTERFACE_CLASSES.get(driver or "", 0xFF), driver) for driver in drivers),
         )
 
+    def remove_host_device(self, path: str) -> None:
+        """Pull the USB device at a host port path out of the host."""
+        self.host_usb.remove(path)
+
     def _later(self, call: Callable[[], None]) -> None:
         loop = asyncio.get_running_loop()
         if self._latency_s:

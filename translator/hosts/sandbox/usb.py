@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -110,6 +111,12 @@ class HostUsb:
             ),
             None,
         )
+
+    def remove(self, path: str) -> None:
+        """Pull a device out."""
+        self.devices = [device for device in self.devices if device.path != path]
+        for folder in (self._usb / "devices" / path, *(self._usb / "devices").glob(f"{path}:*")):
+            shutil.rmtree(folder)
 
     def close(self) -> None:
         """Stop listening on the drivers' files, and take them away: a write to them would wait for ever."""

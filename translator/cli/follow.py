@@ -1,0 +1,90 @@
+"""`translator follow`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from translator.cli import inputs, options
+from translator.cli.hosts import domain_at, host_of, run
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import translator
+    from translator.cli.options import Connecting, Journaling, Reporting
+    from translator.follow import Event, Followed
+    from translator.plan import Plan
+
+
+@click.command("follow")
+@click.argument("target", metavar="DOMAIN|FILE")
+@click.argument("devices", nargs=-1, metavar="[DEVICE]…")
+@click.option(
+    "--poll",
+    callback=options.seconds,
+    metavar="SECONDS",
+    help="How often sysfs is looked at where the kernel does not tell of changes [default: 1].",
+)
+@options.reaching
+@options.journaling
+@options.max_size
+@options.reporting
+def command(
+    target: str,
+    devices: tuple[str, ...],
+    poll: float | None,
+    connecting: Connecting,
+    journaling: Journaling,
+    max_size: int,
+    reporting: Reporting,
+) -> None:
+    """Attach host devices to a running domain whenever they are plugged in, and detach them when they go.
+
+    FILE is a domain document, whose host devices are followed, each to its port. For a DOMAIN, DEVICE names them:
+    hostdev:046d:c52b, hostdev:1-1.2, hostdev:serial:SERIAL; without any, those that it has now are followed.
+    """
+    report = reporting.report()
+    plan: Plan | None = None
+    if target.endswith(".xml") or "/" in target:
+        name, data = inputs.single(target, "follow", report, max_size)
+        report.exit()
+        with report.document(name):
+            plan = inputs.plan_of(data, name)
+        report.exit()
+    if plan is not None and devices:
+        inputs.usage("a document names its devices itself")
+
+    async def work() -> None:
+        from translator.follow import follow
+        from translator.hosts.uevents import POLL_S
+
+        async with host_of(connecting, journaling) as host:
+            identity = plan.topology.domain if plan else None
+            domid = await domain_at(host, connecting, (identity.uuid or identity.name) if identity else target)
+            followed = await _followed(host, domid, plan, devices)
+            await follow(host, followed, domid=domid, on_event=_tell, poll_s=POLL_S if poll is None else poll)
+
+    with report.document(target if plan else None):
+        run(work(), stopped=0)
+    report.exit()
+
+
+async def _followed(
+    host: translator.Host, domid: int | None, plan: Plan | None, devices: Sequence[str]
+) -> Sequence[Followed]:
+    from translator.follow import Followed, check, followed_of
+    from translator.words import parse_device_word
+
+    if devices:
+        hosts = [parse_device_word(word).host for word in devices]
+        return [Followed(check(one)) for one in hosts if one is not None]
+    return followed_of(plan.topology if plan else await host.observe(domid=domid))
+
+
+def _tell(event: Event) -> None:
+    where = f", port {event.place.port} of controller {event.place.controller}" if event.place else ""
+    click.echo(f"{event.kind}: host device {event.selector}{where}{f': {event.reason}' if event.reason else ''}")
+    sys.stdout.flush()
