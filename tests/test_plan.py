@@ -59,7 +59,7 @@ def test_every_model_has_a_fixture() -> None:
         for controller in plan_of(case).topology.controllers
         for model in (controller.model, *(companion.model for companion in controller.companions))
     }
-    refused = {"xenusb3"}  # by every layout that there is so far: fixtures/errors/xenusb3-in-layout-libxl
+    refused = {"xenusb3"}  # by layout libxl: fixtures/errors/xenusb3-in-layout-libxl, fixtures/trees/rfc7-pv
     assert set(MODELS) - planned - refused == set(), "add fixtures/plans/<claim>/domain.xml with this model"
 
 

@@ -7,16 +7,24 @@ devices to give away and drivers that they can be taken from.
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import pytest
+from click.testing import CliRunner
 
 import translator
 from tests.conftest import FIXTURES, cases
-from tests.servers import Backend, CXenStored, OxenStored, make_domain, require
+from tests.servers import Backend, CXenStored, OxenStored, Qemu, make_domain, require
+from tests.test_apply import host_devices
+from translator import render
+from translator.attach import Given, attach, detach
 from translator.binding import bind
+from translator.cli import cli
 from translator.errors import HostError, RollbackError
+from translator.hosts.qmp import Qmp
 from translator.hosts.sandbox import Sandbox
 from translator.hosts.xenstore import Xenstore
 from translator.observe import observe
@@ -173,6 +181,9 @@ def test_the_tree_is_this_node_for_node(case: Path, kind: str, check_golden: Cal
             ]
             lines += [f"{name} -> {driver}" for name, driver in host.drivers().items() if driver != drivers.get(name)]
             check_golden(case / "tree.txt", "\n".join(lines) + "\n")
+            if wanted.topology.domain.guest == "hvm":
+                async with host.host() as connections:
+                    check_golden(case / "qmp.txt", render.qmp(await bind(wanted, connections)))
             assert before.keys() <= after.keys()
             assert (await host.apply(wanted)).steps == ()
             async with host.host() as connections:
@@ -186,6 +197,26 @@ def test_the_tree_is_this_node_for_node(case: Path, kind: str, check_golden: Cal
             )
             await host.apply(plan(empty, layout=layout), prune=True)
             assert (await host.nodes(), host.drivers()) == (before, drivers)
+
+    run(scenario())
+
+
+def test_qemu_reads_the_strings_of_rfc7() -> None:
+    """A bus and an address in hexadecimal: QEMU looks for that device, which this host has not."""
+    from translator.layouts.rfc7 import Rfc7
+    from translator.topology import HostDevice
+
+    require(Qemu)
+    host = HostDevice(bus=0x7F, device=0x6E)
+    given = Rfc7().host_properties(host) | {"id": Rfc7().device_id("hostdev", 0, None, host)}
+    assert given == {"hostbus": "0x7f", "hostaddr": "0x6e", "id": "usb-hostdev-007f.006e"}
+
+    async def scenario() -> None:
+        with Qemu({"driver": "piix3-usb-uhci", "id": "hci0"}) as qemu:
+            monitor = await Qmp.connect(qemu.socket)
+            with pytest.raises(HostError, match="failed to find host usb device 127:110"):
+                await monitor.execute("device_add", {"driver": "usb-host", "bus": "hci0.0", "port": "1", **given})
+            await monitor.close()
 
     run(scenario())
 
@@ -397,9 +428,12 @@ def test_a_domid_that_is_given_again_inherits_nothing(kind: str) -> None:
             before = await host.nodes()
             async with host.host() as connections:
                 assert (await connections.observe(domid=DOMID)).controllers == ()
-            with pytest.raises(HostError, match="nothing is left of an earlier controller 0"):
+            with pytest.raises(HostError, match=f"{left} is left of an earlier domain") as caught:
                 await host.apply(plan(document(QUSB)))
+            assert caught.value.help == f"nobody serves it any more: remove it with `xenstore-rm {left}`"
             assert await host.nodes() == before
+            await host.store.commit([XenstoreOp("rm", left)])
+            await host.apply(plan(document(QUSB)))
 
     run(scenario())
 
@@ -441,6 +475,25 @@ def test_what_is_bound_elsewhere_is_bound_again() -> None:
             again = await host.apply(wanted)
             assert [step.id for step in again.steps] == ["device:usb:0:1:usbback"]
             await host.apply(plan(EMPTY), prune=True)
+            assert (await host.nodes(), host.drivers()) == (before, drivers)
+
+    run(scenario())
+
+
+@on_each
+@pytest.mark.parametrize("layout", ["libxl", "rfc7"])
+def test_attach_and_detach_lend_and_return(layout: Layout, kind: str) -> None:
+    """A word, a place chosen, the drivers exchanged; and back, to the node."""
+
+    async def scenario() -> None:
+        async with xen(kind) as host:
+            await host.apply(plan(document(PV), layout=layout))
+            before, drivers = await host.nodes(), host.drivers()
+            async with host.host() as connections:
+                await attach(connections, [Given("hostdev:serial:XENSTICK01")], domid=DOMID, layout=layout)
+                assert (host.drivers()["1-9:1.0"], host.drivers()["1-9:1.1"]) == ("usbback", "usbback")
+                assert await host.store.read(f"/local/domain/0/backend/vusb/{DOMID}/0/port/1") == "1-9"
+                await detach(connections, [Given("hostdev:1-9")], domid=DOMID, layout=layout)
             assert (await host.nodes(), host.drivers()) == (before, drivers)
 
     run(scenario())
@@ -615,5 +668,66 @@ def test_many_domains_at_once(kind: str) -> None:
             ]
             done = await asyncio.gather(*(shared.apply(one) for one in plans))
             assert [len(one.steps) for one in done] == [3] * len(plans)
+
+    run(scenario())
+
+
+# The command line
+
+
+def test_plan_looks_at_the_host_that_it_is_told_of(tmp_path: Path) -> None:
+    file = tmp_path / "guest.xml"
+    file.write_bytes(
+        document("<controller type='usb' index='0'/>", given("<vendor id='0x046d'/><product id='0xc52b'/>"))
+    )
+    sysfs = host_devices(tmp_path / "sys")
+    (sysfs / "bus/usb/drivers/usbback").mkdir(parents=True)
+
+    def planned(*options: str) -> tuple[str, str | None, set[str]]:
+        done = CliRunner().invoke(cli, ["plan", "--format", "json", *options, str(file)])
+        assert done.exit_code == 0, done.output
+        made = translator.Plan.from_json(done.stdout)
+        (device,) = made.topology.devices
+        assert device.host is not None
+        return (
+            made.topology.controllers[0].model,
+            device.host.path,
+            {one.split(":")[0] for one in made.placeholders()},
+        )
+
+    assert planned() == ("qusb2", None, {"domid", "hostdev"})
+    assert planned("--usbback") == ("xenusb2", None, {"domid", "hostdev"})
+    assert planned("--sysfs", str(sysfs)) == ("xenusb2", "1-8", {"domid"})
+    assert planned("--sysfs", str(sysfs), "--no-usbback") == ("qusb2", "1-8", {"domid"})
+    assert planned("--sysfs", str(sysfs), "--late-binding") == ("xenusb2", None, {"domid", "hostdev"})
+    done = CliRunner().invoke(cli, ["plan", "--sysfs", str(tmp_path), str(file)])
+    assert done.exit_code == 4
+    assert "the host has no USB device 046d:c52b" in done.stderr
+
+
+@pytest.mark.parametrize(("usbback", "model"), [(True, "xenusb2"), (False, "qusb2")])
+def test_apply_takes_what_the_host_has(usbback: bool, model: str, tmp_path: Path) -> None:
+    """And observe shows it, by the records of the layout that it is told."""
+    file = tmp_path / "guest.xml"
+    file.write_bytes(document("<controller type='usb' index='0'/>"))
+
+    async def scenario() -> None:
+        async with xen("sandbox") as host:
+            if not usbback:
+                await no_usbback(host)
+            options = ["--domid", str(DOMID), "--layout", "rfc7", "--xenstore", host.socket, "--qmp", str(host.qmp)]
+            options += ["--sysfs", str(host.sandbox.sysfs)]
+            await command("apply", str(file), *options, "--state", str(tmp_path / "state"))
+            seen = await command("observe", *options)
+            assert f"controller 0: {model}, " in seen
+            assert "16 ports, backend in domain 0, frontend initialising" in seen
+
+    async def command(*words: str) -> str:
+        done = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "translator", *words, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        output, errors = await done.communicate()
+        assert done.returncode == 0, errors.decode()
+        return output.decode()
 
     run(scenario())

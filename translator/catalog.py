@@ -588,6 +588,12 @@ CATALOG: dict[str, Entry] = {
         "<source startupPolicy='optional'>",
         severity="warning",
     ),
+    "T425": Entry(
+        "left of an earlier domain",
+        "A domid is given again. What an earlier domain's controller has left in a backend's directory is nobody's, "
+        "and the new one does not inherit it.",
+        "a toolstack that was killed while it destroyed a domain",
+    ),
     "T430": Entry(
         "monitor busy",
         "A QEMU monitor serves one client at a time, and another one holds it: a libvirt, a socat left open. Where "

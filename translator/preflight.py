@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from translator.errors import HostError
@@ -26,7 +27,7 @@ async def preflight(plan: Plan, change: Transition, host: Host) -> None:
     What a step itself makes sure of in its transaction is asked here too, so that nothing has to be undone.
 
     Raises:
-        HostError: T417, T418, T420 to T423, with what to do instead.
+        HostError: T417, T418, T420 to T423, T425, with what to do instead.
     """
     domain = plan.topology.domain
     if domain.hypervisor != "xen" or domain.domid is None:
@@ -39,6 +40,7 @@ async def preflight(plan: Plan, change: Transition, host: Host) -> None:
     for controller in _added(plan, steps, "qusb"):
         await _serves_qusb(domain.domid, controller, xenstore)
     _usbback(plan, steps, host)
+    await _leftovers(change, xenstore)
     await _claims(change, xenstore)
 
 
@@ -51,15 +53,38 @@ async def _claims(change: Transition, xenstore: Xenstore) -> None:
         for operation in step.action.transaction
         if operation.op == "rm" or (operation.op == "write" and operation.value == "")
     }
+    wanted = [
+        (step, operation)
+        for step in change.additions
+        if isinstance(step.action, Transaction)
+        for operation in step.action.transaction
+        if operation.op == "expect-nowhere"
+    ]
+    places = await asyncio.gather(*(xenstore.search(operation) for _, operation in wanted))
+    for (step, operation), found in zip(wanted, places, strict=True):
+        if found is not None and not any(f"{found}/".startswith(f"{path}/") for path in returned):
+            error = claimed(operation, found)
+            raise HostError(error.code, error.message, error.help, step.source)
+
+
+async def _leftovers(change: Transition, xenstore: Xenstore) -> None:
+    """Refuse what a domain of the same id has left: a backend's directory without a record of its controller.
+
+    A controller that a removal takes away on the way is none.
+    """
+    removed = {step.subject for step in change.removals}
     for step in change.additions:
-        if not isinstance(step.action, Transaction):
+        if not isinstance(step.action, Transaction) or step.subject in removed:
             continue
-        for operation in step.action.transaction:
-            if operation.op == "expect-nowhere":
-                found = await xenstore.search(operation)
-                if found is not None and not any(f"{found}/".startswith(f"{path}/") for path in returned):
-                    error = claimed(operation, found)
-                    raise HostError(error.code, error.message, error.help, step.source)
+        absent = [one.path for one in step.action.transaction if one.op == "expect-absent"]
+        for path in absent:
+            if "/backend/" in path and await xenstore.read(path) is not None:
+                raise HostError(
+                    "T425",
+                    f"{path} is left of an earlier domain with this id",
+                    f"nobody serves it any more: remove it with `xenstore-rm {path}`",
+                    step.source,
+                )
 
 
 async def _guest_type(plan: Plan, xenstore: Xenstore) -> None:

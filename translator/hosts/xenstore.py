@@ -14,6 +14,7 @@ import os
 import random
 import re
 from contextlib import asynccontextmanager
+from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from pyxs._internal import Op
@@ -263,8 +264,12 @@ class Xenstore:
             transaction = int((await self.answer(start, "begin a transaction")).rstrip(b"\0"))
             steps = _Steps(self, wire, transaction)
             await steps.look([operation.path for operation in operations if operation.op == "mkdir"])
-            for operation in operations:
-                await steps.perform(operation)
+            for searching, group in groupby(operations, lambda one: one.op == "expect-nowhere"):
+                if searching:
+                    await steps.expect_nowhere(list(group))
+                else:
+                    for operation in group:
+                        await steps.perform(operation)
             await steps.settle()
             end = wire.request(Op.TRANSACTION_END, "T", transaction=transaction)
             ending = True
@@ -325,9 +330,7 @@ class _Steps:
             case "expect-absent":
                 await self._expect_absent(operation)
             case "expect-nowhere":
-                found = await self.search(operation)
-                if found is not None:
-                    raise claimed(operation, found)
+                await self.expect_nowhere([operation])
 
     async def settle(self) -> None:
         """Wait until all that was sent is answered."""
@@ -364,6 +367,12 @@ class _Steps:
                 if error.name == "E2BIG":  # the C daemon's way to say that it is long; it counts as read
                     return
                 raise
+
+    async def expect_nowhere(self, operations: Sequence[XenstoreOp]) -> None:
+        """Do several of these at once, so that they cost the round trips of one."""
+        for operation, found in zip(operations, await asyncio.gather(*map(self.search, operations)), strict=True):
+            if found is not None:
+                raise claimed(operation, found)
 
     async def search(self, operation: XenstoreOp) -> str | None:
         """Return a node that the pattern names and that has the value; each listing guards against a new one."""
