@@ -16,7 +16,7 @@ from translator.journal import Intent
 from translator.observe import observe
 from translator.outcome import Applied
 from translator.plan import Transaction
-from translator.preflight import preflight
+from translator.preflight import check_guest_type, preflight
 from translator.probe import check
 from translator.state import State, boot_id, key_of
 from translator.topology import PRIMARY
@@ -108,6 +108,7 @@ async def _bring_about(
 
     before = after = await look()
     _same_domain(plan, before)
+    await check_guest_type(plan, host)
     change = transition(before, plan, policy)
     steps = change.steps
     notes = (*(found for found in plan.diagnostics if found.code == MISSING), *change.notes)

@@ -21,20 +21,38 @@ if TYPE_CHECKING:
 _OS_TYPES = {"pv": "linux", "pvh": "xenpvh", "hvm": "hvm"}
 
 
+async def check_guest_type(plan: Plan, host: Host) -> None:
+    """Refuse a document that is for another type of guest than the running domain is.
+
+    Raises:
+        HostError: T422.
+    """
+    domain = plan.topology.domain
+    if domain.hypervisor != "xen" or domain.domid is None:
+        return
+    found = await (await host.xenstore()).read(f"/libxl/{domain.domid}/type")
+    if found in _OS_TYPES and found != domain.guest:
+        raise HostError(
+            "T422",
+            f"the document is for a guest of type {domain.guest.upper()}, and domain {domain.domid} is of type "
+            f"{found.upper()}",
+            f"its <os> must have <type>{_OS_TYPES[found]}</type>; or is another domain meant?",
+        )
+
+
 async def preflight(plan: Plan, change: Transition, host: Host) -> None:
     """Look whether the host can carry out what is to change to match the plan.
 
     What a step itself makes sure of in its transaction is asked here too, so that nothing has to be undone.
 
     Raises:
-        HostError: T417, T418, T420 to T423, T425, with what to do instead.
+        HostError: T417, T418, T420, T421, T423, T425, with what to do instead.
     """
     domain = plan.topology.domain
     if domain.hypervisor != "xen" or domain.domid is None:
         return
     xenstore = await host.xenstore()
     steps = change.additions
-    await _guest_type(plan, xenstore)
     if any(step.target == "qmp" for step in change.steps) or _added(plan, steps, "qusb"):
         await _device_model(domain.domid, xenstore)
     for controller in _added(plan, steps, "qusb"):
@@ -85,18 +103,6 @@ async def _leftovers(change: Transition, xenstore: Xenstore) -> None:
                     f"nobody serves it any more: remove it with `xenstore-rm {path}`",
                     step.source,
                 )
-
-
-async def _guest_type(plan: Plan, xenstore: Xenstore) -> None:
-    domain = plan.topology.domain
-    found = await xenstore.read(f"/libxl/{domain.domid}/type")
-    if found in _OS_TYPES and found != domain.guest:
-        raise HostError(
-            "T422",
-            f"the document is for a guest of type {domain.guest.upper()}, and domain {domain.domid} is of type "
-            f"{found.upper()}",
-            f"its <os> must have <type>{_OS_TYPES[found]}</type>; or is another domain meant?",
-        )
 
 
 async def _device_model(domid: int, xenstore: Xenstore) -> None:
