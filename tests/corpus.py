@@ -186,7 +186,15 @@ def ours(xml: bytes) -> Answer:
                 backends.append({"kind": option.removeprefix("-"), **argument})
             elif argument["driver"] in DRIVERS or _USB_DRIVER.fullmatch(argument["driver"]):
                 devices.append(argument)
-    return Answer(error=None, devices=_normal(devices), backends=_normal(backends))
+    return Answer(error=None, devices=_normal(devices), backends=_normal(_used(devices, backends)))
+
+
+def _used(devices: Iterable[Dict], backends: Iterable[Dict]) -> Iterator[Dict]:
+    """Yield the backends of these devices, and those that they stand on."""
+    used = {device[key] for device in devices for key in ("chardev", "drive", "audiodev") if key in device}
+    backends = list(backends)
+    used |= {one["file"] for one in backends if one.get("node-name") in used and "file" in one}
+    return (one for one in backends if (one.get("id") or one.get("node-name")) in used)
 
 
 def compare(case: Case) -> Comparison:

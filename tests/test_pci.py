@@ -54,7 +54,7 @@ def places(machine: str, devices: str) -> list[str]:
         for step in plan.steps
         if isinstance(step.action, QmpCommand)
         and "addr" in (arguments := step.action.arguments)
-        and not step.id.startswith("controller:pci:")
+        and step.id.startswith("controller:usb:")
     ]
 
 

@@ -374,8 +374,8 @@ def test_refuses_before_long(data: bytes, code: str) -> None:
 
 
 def test_a_long_number_in_what_is_not_translated_stops_nothing() -> None:
-    pci = f"<controller type='pci' index='{DIGITS}' model='pcie-root-port'/>"
-    assert translator.plan(translator.load(guest(pci, attributes="type='kvm'"))).topology.controllers
+    nvme = f"<controller type='nvme' index='{DIGITS}'/>"
+    assert translator.plan(translator.load(guest(nvme, attributes="type='kvm'"))).topology.controllers
 
 
 LARGEST = {

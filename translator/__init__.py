@@ -128,7 +128,6 @@ def plan(
     return compile_plan(
         resolution.topology,
         coldplug=coldplug,
-        busses=resolution.busses.used,
         untranslated=(*domain.untranslated, *resolution.untranslated),
         diagnostics=[
             msgspec.structs.replace(warning, file=None)

@@ -22,10 +22,10 @@ _CACHES: dict[str, dict[str, Value]] = {
 _WRITE_CACHES = {"none": "on", "writeback": "on", "unsafe": "on", "writethrough": "off", "directsync": "off"}
 
 
-def nodes(disk: Disk, number: int) -> dict[str, dict[str, Value]]:
+def nodes(disk: Disk, name: str) -> dict[str, dict[str, Value]]:
     """Return the arguments of `blockdev-add` by part, in order; none for an empty drive.
 
-    `number` is the disk's among all of the domain's, as libvirt counts them: from the last one back.
+    `name` is what the nodes' names begin with.
     """
     image = disk.image
     if image is None:
@@ -35,8 +35,8 @@ def nodes(disk: Disk, number: int) -> dict[str, dict[str, Value]]:
     storage: dict[str, Value] = {"driver": image.driver, "filename": image.path}
     if disk.io is not None:
         storage["aio"] = disk.io
-    storage |= {"node-name": f"libvirt-{number}-storage", **cache, "auto-read-only": True, "discard": "unmap"}
-    format: dict[str, Value] = {"node-name": format_node(number), "read-only": disk.read_only}
+    storage |= {"node-name": f"{name}-storage", **cache, "auto-read-only": True, "discard": "unmap"}
+    format: dict[str, Value] = {"node-name": format_node(name), "read-only": disk.read_only}
     if disk.discard is not None:
         format["discard"] = disk.discard
     if disk.detect_zeroes is not None:
@@ -47,9 +47,9 @@ def nodes(disk: Disk, number: int) -> dict[str, dict[str, Value]]:
     }
 
 
-def format_node(number: int) -> str:
+def format_node(name: str) -> str:
     """Return the name of the node that a disk device reads and writes."""
-    return f"libvirt-{number}-format"
+    return f"{name}-format"
 
 
 def write_cache(disk: Disk) -> str | None:

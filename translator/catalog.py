@@ -486,6 +486,39 @@ CATALOG: dict[str, Entry] = {
         "Type `remove` takes away a property that the device would be given otherwise; this one it is not given.",
         "<qemu:property name='slots' type='remove'/>",
     ),
+    "T385": Entry(
+        "not a unit's address",
+        "A device on a controller with units has an address of its family: `drive` for disks and SCSI devices of "
+        "the host, `virtio-serial` for channels and consoles.",
+        "<disk type='file'><target dev='sda' bus='scsi'/><address type='pci' slot='5'/></disk>",
+    ),
+    "T386": Entry(
+        "model that cannot be had",
+        "libvirt knows the model, and no hypervisor of ours has such a controller. The message gives another one.",
+        "<controller type='scsi' model='buslogic'/>",
+    ),
+    "T387": Entry(
+        "no such unit",
+        "The controller has no unit of these numbers. libvirt accepts that, and QEMU then refuses to start.",
+        "<disk type='file'><target dev='hdc' bus='ide'/><address type='drive' bus='0' unit='2'/></disk>",
+        "warning",
+    ),
+    "T388": Entry(
+        "unit taken",
+        "Two devices are on one unit of a controller. A disk's letters tell its unit where it has no address.",
+        "two disks with <address type='drive' controller='0' bus='0' target='0' unit='0'/>",
+    ),
+    "T389": Entry(
+        "root of PCI",
+        "Controller 0 of type pci is the machine's own: its model is the board's, and it plugs into nothing.",
+        "<controller type='pci' index='0' model='pcie-root'/> on a pc",
+    ),
+    "T390": Entry(
+        "PCI places unknown",
+        "A PCI controller says too little for the places behind it to be told; QEMU chooses those of all devices.",
+        "<controller type='pci' index='1'/>",
+        "warning",
+    ),
     # Host
     "T401": Entry("no xenstored", "No xenstored answers there. Is this dom0, and may you?", "--xenstore /nowhere"),
     "T402": Entry(

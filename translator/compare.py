@@ -19,7 +19,6 @@ from translator import facts
 from translator.compile import launch_only
 from translator.delta import Change, Delta, Field
 from translator.diff import same_host_device, subject
-from translator.plan import QmpCommand
 from translator.topology import Controller, Device, HostDevice, port_key
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
     from translator.delta import Action, Requires, What
     from translator.facts import Reason
-    from translator.plan import Plan, Step
+    from translator.plan import Plan
     from translator.topology import Topology
 
 
@@ -100,21 +99,22 @@ class _Comparison:
     def changes(self) -> Iterator[Change]:
         yield from self.domain()
         controllers = self.controllers()
+        own = (one for one in self.old.topology.controllers if one.built_in)
+        self.renumbered = {(one.family, one.index): one.index for one in own}
         for was, will in controllers:
             if was is not None and will is not None:
                 self.renumbered[was.part.family, _index(was.part)] = _index(will.part)
         found = [*filter(None, map(self.change, controllers)), *filter(None, map(self.change, self.devices()))]
         yield from sorted(found, key=_order)
-        yield from self.busses(found)
 
     # What belongs to what
 
     def controllers(self) -> list[tuple[_Part | None, _Part | None]]:
         def parts(topology: Topology) -> list[_Part]:
-            # a controller of type none says that there is none
+            # a controller of type none says that there is none, and what a machine has of itself it always has
             found = []
             for one in sorted(topology.controllers, key=lambda one: one.index):
-                if one.type != "none":
+                if one.type != "none" and not one.built_in:
                     known = facts.of_controller(one, seen=self.seen)
                     key = one.family, _hashable({name: known[name] for name in known if name != "index"})
                     found.append(_Part(part=one, facts=known, home=(one.family, one.index), all=key))
@@ -256,42 +256,6 @@ class _Comparison:
                 fields=fields,
             )
 
-    def busses(self, found: Iterable[Change]) -> Iterator[Change]:
-        """Yield the PCI busses that are others without a controller on them that says so."""
-        if self.seen:
-            return
-        before, after = _busses(self.old), _busses(self.new)
-        if before == after:
-            return
-        told: set[str] = set()
-        for change in found:
-            for part, busses in ((change.before, before), (change.after, after)):
-                bus = f"pci.{int(part.pci.split(':')[1], 16)}" if isinstance(part, Controller) and part.pci else ""
-                while bus in busses and bus not in told:
-                    told.add(bus)
-                    bus = str(busses[bus].get("bus"))
-        for name in sorted(before.keys() | after.keys(), key=lambda name: (len(name), name)):
-            was, will = before.get(name), after.get(name)
-            if was == will or name in told:
-                continue
-            both = was is not None and will is not None
-            yield Change(
-                action="change" if both else "add" if was is None else "remove",
-                what="step",
-                id=f"controller:pci:{name.removeprefix('pci.')}",
-                family="pci",
-                before=was,
-                after=will,
-                guest_visible=True,
-                reason="address" if both else "interface",
-                requires="restart",
-                fields=tuple(
-                    Field(key, was.get(key), will.get(key)) for key in was | will if was.get(key) != will.get(key)
-                )
-                if was is not None and will is not None
-                else (),
-            )
-
 
 def _is_seen(plan: Plan) -> bool:
     topology = plan.topology
@@ -383,20 +347,6 @@ def _keys(host: HostDevice) -> Iterator[tuple[object, ...]]:
         yield "product", host.vendor, host.product
     if host.serial is not None:
         yield "serial", host.serial
-
-
-def _busses(plan: Plan) -> dict[str, dict[str, Any]]:
-    """Return what QEMU is told of the PCI busses that a plan adds, by their names."""
-
-    def arguments(step: Step) -> dict[str, Any]:
-        assert isinstance(step.action, QmpCommand)
-        return dict(step.action.arguments)
-
-    return {
-        f"pci.{step.id.rpartition(':')[2]}": arguments(step)
-        for step in plan.steps
-        if step.id.startswith("controller:pci:") and isinstance(step.action, QmpCommand)
-    }
 
 
 def _hashable(value: Any) -> Hashable:

@@ -10,17 +10,15 @@ from typing import TYPE_CHECKING
 
 from translator.families import families
 from translator.layouts.emulators import record
-from translator.models import machine_row
-from translator.plan import Plan, QmpCommand, Step
-from translator.steps import AT_LAUNCH, Coldplug, Steps
+from translator.plan import Plan, Step
+from translator.steps import Coldplug, Steps
 from translator.topology import PRIMARY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from translator.errors import Diagnostic
-    from translator.pci import AddedBus
-    from translator.topology import Topology, Untranslated, Value
+    from translator.topology import Topology, Untranslated
 
 
 def compile_plan(
@@ -28,7 +26,6 @@ def compile_plan(
     *,
     coldplug: Coldplug = "auto",
     running: bool = False,
-    busses: Sequence[AddedBus] = (),
     untranslated: Sequence[Untranslated] = (),
     diagnostics: Sequence[Diagnostic] = (),
 ) -> Plan:
@@ -37,17 +34,12 @@ def compile_plan(
     Args:
         coldplug: `auto` puts into the launch stage what QEMU cannot hot-plug, `all` every emulated device.
         running: whether a domain that runs has all this: then only what cannot be unplugged is in the launch stage.
-        busses: the PCI busses, by index, that controllers sit on and that the machine does not have of itself.
         untranslated: elements that no step comes from, to be kept in the plan.
         diagnostics: warnings to be kept in the plan.
     """
     return Plan(
         topology=topology,
-        steps=(
-            *_bus_steps(topology, busses),
-            *_device_model_steps(topology),
-            *_family_steps(Steps(topology, coldplug, running=running)),
-        ),
+        steps=(*_device_model_steps(topology), *_family_steps(Steps(topology, coldplug, running=running))),
         untranslated=tuple(untranslated),
         diagnostics=tuple(diagnostics),
     )
@@ -86,50 +78,4 @@ def _device_model_steps(topology: Topology) -> Iterator[Step]:
             undo_reason=None,
             why=f"Record device model {model.name!r}, which emulates {what}, where whoever comes next looks for it.",
             source=theirs[0].source if theirs else None,
-        )
-
-
-# QEMU's driver for the controller of a PCI bus. Source: virDomainControllerPCIModelName (conf/domain_conf.c).
-_BUS_DRIVERS = {
-    "pcie-root-port": "pcie-root-port",
-    "pcie-to-pci-bridge": "pcie-pci-bridge",
-    "pci-bridge": "pci-bridge",
-    "dmi-to-pci-bridge": "i82801b11-bridge",
-    "pcie-switch-upstream-port": "x3130-upstream",
-    "pcie-switch-downstream-port": "xio3130-downstream",
-}
-
-
-def _bus_steps(topology: Topology, busses: Sequence[AddedBus]) -> Iterator[Step]:
-    """Open the PCI busses on the way to a controller. Source: qemuBuildControllerPCIDevProps, as observed."""
-    roots = {"q35": "pcie.0", "virt": "pcie.0"}
-    root = roots.get(machine_row(topology.domain.machine).board or "", "pci.0")
-    for bus in busses:
-        driver, address = _BUS_DRIVERS.get(bus.model), bus.address
-        if driver is None or address is None:
-            continue  # an expander is the machine's own: whoever asks for one has to start QEMU with it
-        numbers: dict[str, Value] = {}
-        if driver in ("pcie-root-port", "xio3130-downstream"):
-            numbers = {"port": address.slot << 3 | address.function, "chassis": bus.index}
-        elif driver == "pci-bridge":
-            numbers = {"chassis_nr": bus.index}
-        yield Step(
-            id=f"controller:pci:{bus.index}",
-            stage="launch",
-            device_model=PRIMARY,
-            action=QmpCommand(
-                "device_add",
-                {
-                    "driver": driver,
-                    **numbers,
-                    "id": f"pci.{bus.index}",
-                    "bus": f"pci.{address.bus}" if address.bus else root,
-                    **({"multifunction": True} if address.multifunction else {}),
-                    "addr": f"{address.slot:#x}" + (f".{address.function:#x}" if address.function else ""),
-                },
-            ),
-            undo=None,
-            undo_reason=AT_LAUNCH,
-            why=f"Start QEMU with the {bus.model} that opens PCI bus {bus.index} to the USB controllers.",
-            source=topology.controllers[0].source,
         )

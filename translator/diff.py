@@ -50,10 +50,10 @@ def subject(part: Controller | Device) -> str:
 
 
 def _parts(topology: Topology) -> dict[tuple[str, int, tuple[int, ...]], Controller | Device]:
-    # a controller of type none says that there is none
-    return {(one.family, one.index, ()): one for one in topology.controllers if one.type != "none"} | {
-        (one.family, one.controller, port_key(one.port)): one for one in topology.devices
-    }
+    # a controller of type none says that there is none, and what is built in makes no difference
+    return {
+        (one.family, one.index, ()): one for one in topology.controllers if one.type != "none" and not one.built_in
+    } | {(one.family, one.controller, port_key(one.port)): one for one in topology.devices}
 
 
 def _same(one: Controller | Device, other: Controller | Device) -> bool:

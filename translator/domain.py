@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from translator.errors import Diagnostic, Source
-from translator.topology import ElementKind, Family, Guest, HostDevice, Hypervisor, Untranslated
+from translator.topology import ElementKind, Family, Guest, HostDevice, Hypervisor, ScsiHost, Untranslated, Value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -99,8 +99,18 @@ class PciInventory(msgspec.Struct, frozen=True, kw_only=True):
     behind: tuple[PciDemand, ...]
 
 
+class UnitAddress(msgspec.Struct, frozen=True):
+    """Where a device with a unit goes: the index of its controller, and the numbers that its family has units in."""
+
+    controller: int
+    unit: tuple[int, ...]
+
+
 class ControllerElement(msgspec.Struct, frozen=True, kw_only=True):
-    """`<controller>`. `model` is None for auto; `startport` is that of its `<master>`."""
+    """`<controller>`. `model` is None for auto; `startport` is that of its `<master>`.
+
+    `properties` are what its family read besides, in QEMU's words.
+    """
 
     family: Family = "usb"
     path: str
@@ -112,6 +122,7 @@ class ControllerElement(msgspec.Struct, frozen=True, kw_only=True):
     pci: PciAddress | None
     alias: str | None
     backend: str | None
+    properties: dict[str, Value] = {}
 
 
 class CharSource(msgspec.Struct, frozen=True, kw_only=True):
@@ -217,7 +228,9 @@ class DeviceElement(msgspec.Struct, frozen=True, kw_only=True):
 
     `ordinal` is libvirt's count for the id: the place among all elements of its name, USB or not; for
     `<hostdev>` only those without an alias of the user's count. `index` is a ccid controller's, None where it
-    has none. `disk` is the place in `Domain.disks`. What else is None is not of this kind, or not said.
+    has none; `unit` is the address of a family with units, and `translated` tells whether anything is made of the
+    device beyond the place that it takes. `disk` is the place in
+    `Domain.disks`. What else is None is not of this kind, or not said.
     """
 
     path: str
@@ -227,6 +240,10 @@ class DeviceElement(msgspec.Struct, frozen=True, kw_only=True):
     ordinal: int
     address: UsbAddress | None
     alias: str | None
+    unit: UnitAddress | None = None
+    translated: bool = True
+    scsi: ScsiHost | None = None
+    read_only: bool = False
     index: int | None = None
     host: HostDevice | None = None
     boot: int | None = None

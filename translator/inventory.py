@@ -7,13 +7,10 @@ read and as observed with QEMU 7.2.
 
 from __future__ import annotations
 
-from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
 from translator.domain import PciDemand, PciInventory
 from translator.families import by_type
-from translator.pci import BUS_MODELS
-from translator.slots import in_list_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -54,8 +51,8 @@ class Part(NamedTuple):
         return f"the <{self.element.tag}> in line {self.line}"
 
 
-def inventory(board: Board, parts: Sequence[Part]) -> PciInventory | None:
-    """Return the demands of all but the USB controllers; None where the busses cannot be told."""
+def inventory(board: Board, parts: Sequence[Part]) -> PciInventory:
+    """Return the demands of all but the controllers."""
     return _Inventory(board, parts).all()
 
 
@@ -66,12 +63,9 @@ class _Inventory:
         for part in parts:
             self.parts.setdefault(str(part.element.tag), []).append(part)
 
-    def all(self) -> PciInventory | None:
-        busses = self.busses()
-        if busses is None:
-            return None
-        ahead = (*busses, *self.simple("filesystem", _filesystem), *self.nets(), *self.sounds())
-        behind = (*self.implied_controllers(), *self.devices(), *self.strangers())
+    def all(self) -> PciInventory:
+        ahead = (*self.simple("filesystem", _filesystem), *self.nets(), *self.sounds())
+        behind = (*self.devices(), *self.strangers())
         return PciInventory(ahead=ahead, controllers=tuple(self.controllers()), behind=behind)
 
     # One element, one demand
@@ -101,28 +95,7 @@ class _Inventory:
         for part in self.parts.get(tag, ()):
             yield from self.demand(part, plug(part.element))
 
-    # What comes before the USB controllers
-
-    def busses(self) -> list[PciDemand] | None:
-        demands = []
-        for index, part in self.indexed("pci"):
-            model = part.element.get("model") or (self.board.root if index == 0 else None)
-            if model not in BUS_MODELS or (index == 0) != (model == self.board.root) or index > _HIGHEST_BUS:
-                return None
-            plug: PciPlug | None = None if model in ("pci-root", "pcie-root") else model  # type: ignore[assignment]
-            homes = ((0x1E, 0),) if model == "dmi-to-pci-bridge" and self.board.name == "q35" else ()
-            address = part.address if plug else None
-            demands.append(
-                PciDemand(
-                    what=part.what,
-                    plug=plug,
-                    address=address,
-                    homes=homes,
-                    opens=(index, model),
-                    turn=CONTROLLER_TURN,
-                )
-            )
-        return demands
+    # What comes before the controllers
 
     def nets(self) -> Iterator[PciDemand]:
         for part in self.parts.get("interface", ()):
@@ -144,81 +117,13 @@ class _Inventory:
             yield from self.demand(part, "conventional" if model in _PCI_SOUNDS else None, homes=homes)
 
     def controllers(self) -> Iterator[tuple[str, tuple[PciDemand, ...]]]:
-        """Yield the controllers' types as they first appear, and what those want that are of no family."""
-        for kind in dict.fromkeys(part.element.get("type") or "" for part in self.parts.get("controller", ())):
-            if kind != "pci":
-                known = kind in by_type()
-                listed = [] if known else self.indexed(kind)
-                yield kind, tuple(one for index, part in listed for one in self.controller(part, kind, index))
-
-    def indexed(self, kind: str) -> list[tuple[int, Part]]:
-        """Return the controllers of a kind as libvirt lists them; those without an index get the lowest free one."""
-        parts = [part for part in self.parts.get("controller", ()) if part.element.get("type") == kind]
-        listed = in_list_order(parts, lambda part: (_number(part.element.get("index")), False))
-        given = [_number(part.element.get("index")) for part in listed]
-        used = set(given)
-        free = (index for index in count() if index not in used)
-        return [(next(free) if index is None else index, part) for index, part in zip(given, listed, strict=True)]
-
-    def controller(self, part: Part, kind: str, index: int) -> Iterator[PciDemand]:
-        model = part.element.get("model")
-        bound = index == 0 and (kind, self.board.name) in (("ide", "pc"), ("sata", "q35"))
-        if bound:
-            yield from self.demand(part, "conventional", homes=((1, 1) if kind == "ide" else (0x1F, 2),), bound=True)
-        elif kind == "scsi":
-            yield from self.demand(part, self.scsi(model))
-        elif kind == "virtio-serial":
-            yield from self.demand(part, "conventional" if model == "virtio-transitional" else "express")
-        else:
-            yield from self.demand(part, "conventional" if kind in ("ide", "sata") else None)
-
-    def scsi(self, model: str | None) -> PciPlug | None:
-        if model in (None, "auto"):
-            # libvirt takes LSI's where QEMU has it
-            default: dict[str, PciPlug | None] = {"virt": "express", "pseries": None}
-            return default.get(self.board.name, "conventional")
-        if model in ("ncr53c90", "ibmvscsi"):
-            return None
-        return "express" if model in ("virtio-scsi", *_VIRTIO) else "conventional"
-
-    # What comes after them
-
-    def implied_controllers(self) -> Iterator[PciDemand]:
-        """Yield the controllers that come along with disks and channels."""
-        if self.board.name == "q35" and 0 not in self.given("sata"):
-            yield PciDemand(what="the chipset's SATA controller", plug="conventional", homes=((0x1F, 2),), bound=True)
-        disks: dict[str, int] = {}
-        for part in self.parts.get("disk", ()):
-            bus = _disk_bus(part.element)
-            per_controller = {"scsi": 7, "ide": 4, "sata": 6}.get(bus)
-            if per_controller:
-                address = part.element.find("address[@type='drive']")
-                named = _number(address.get("controller")) if address is not None else None
-                index = _disk_number(part.element) // per_controller if named is None else named
-                disks[bus] = max(index, disks.get(bus, 0))
-        if any(part.element.get("type") == "scsi" for part in self.parts.get("hostdev", ())):
-            disks.setdefault("scsi", 0)
-        for kind, last in disks.items():
-            for index in set(range(min(last, _HIGHEST_BUS) + 1)) - self.given(kind):
-                if (kind, index, self.board.name) == ("ide", 0, "pc"):
-                    yield PciDemand(
-                        what="the chipset's IDE controller", plug="conventional", homes=((1, 1),), bound=True
-                    )
-                elif (kind, index, self.board.name) != ("sata", 0, "q35"):
-                    plug = self.scsi(None) if kind == "scsi" else "conventional"
-                    if plug:
-                        yield PciDemand(what=f"{kind} controller {index}", plug=plug)
-        serial = {
-            _number(_sub(part.element, "address[@type='virtio-serial']", "controller")) or 0
-            for tag in ("channel", "console")
-            for part in self.parts.get(tag, ())
-            if _sub(part.element, "target", "type") == "virtio"
-        }
-        for index in sorted(serial - self.given("virtio-serial")):
-            yield PciDemand(what=f"virtio-serial controller {index}", plug="express")
-
-    def given(self, kind: str) -> set[int]:
-        return {index for index, _ in self.indexed(kind)}
+        """Yield the controllers' types as they first appear, and what those hold that are of no family."""
+        kinds: dict[str, list[Part]] = {}
+        for part in self.parts.get("controller", ()):
+            kinds.setdefault(part.element.get("type") or "", []).append(part)
+        for kind, parts in kinds.items():
+            strange = [] if kind in by_type() else parts
+            yield kind, tuple(one for part in strange for one in self.demand(part, None))
 
     def devices(self) -> Iterator[PciDemand]:
         yield from self.simple("disk", lambda one: _virtio(one) if _disk_bus(one) == "virtio" else None)
@@ -281,7 +186,7 @@ class _Inventory:
 
     def strangers(self) -> Iterator[PciDemand]:
         """Yield what takes a place by naming it, though it is none of PCI's."""
-        for tag in ("hub", "redirdev", "smartcard", "parallel", "channel", "console", "tpm", "panic", "nvram"):
+        for tag in ("hub", "redirdev", "smartcard", "parallel", "channel", "tpm", "panic", "nvram"):
             yield from self.simple(tag, lambda _: None)
 
 

@@ -18,6 +18,10 @@ import msgspec
 
 from translator.topology import ElementKind, Family, Guest, Hypervisor, Type
 
+# Names that `device_add` takes for drivers which call themselves otherwise. Source: qdev_alias_table
+# (softmmu/qdev-monitor.c).
+DRIVER_ALIASES = {"ahci": "ich9-ahci", "lsi": "lsi53c895a"}
+
 Speed = Literal["low", "full", "high", "super"]
 SLOW: tuple[Speed, ...] = ("low", "full")
 UP_TO_HIGH: tuple[Speed, ...] = ("low", "full", "high")

@@ -13,6 +13,7 @@ import msgspec
 
 from translator.edit import Editor, New, alias, encoded, present, usb_address
 from translator.errors import DocumentError
+from translator.families import by_name
 from translator.parse import parse
 from translator.pinpoint import pinpoint
 from translator.resolve import resolve
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from lxml.etree import _Element
 
     from translator.domain import ControllerElement, DeviceElement, Domain
-    from translator.pci import AddedBus
     from translator.resolve import Resolution
     from translator.topology import Companion, Controller, Device
     from translator.validate import Document
@@ -61,7 +61,6 @@ class _Normalizer(Editor):
         super().__init__(document)
         self.domain = domain
         self.topology = resolution.topology
-        self.busses = resolution.busses.added
         self.called = {override.alias for override in domain.overrides}
 
     def text(self) -> bytes:
@@ -90,9 +89,10 @@ class _Normalizer(Editor):
 
     def controller(self, element: _Element, said: ControllerElement, controller: Controller) -> None:
         self.set(element, {"index": str(controller.index)} if said.index is None else {})
-        self.set(element, {"model": controller.model} if said.model is None else {})
+        model = by_name()[controller.family].model_word(controller)
+        self.set(element, {"model": model} if said.model is None and model is not None else {})
         address = _pci_address(controller) if said.pci is None else None
-        self.complete(element, address, self.alias(said, controller.id))
+        self.complete(element, address, None if controller.built_in else self.alias(said, controller.id))
 
     def companion(self, element: _Element, said: ControllerElement, companion: Companion, index: int) -> None:
         self.set(element, {"index": str(index)} if said.index is None else {})
@@ -106,7 +106,8 @@ class _Normalizer(Editor):
         self.complete(element, address, self.alias(said, controller.id))
 
     def device(self, element: _Element, said: DeviceElement, device: Device) -> None:
-        address = _card_address(device) if device.family == "ccid" else usb_address(_place(device))
+        family = by_name().get(device.family)
+        address = New("address", family.address_words(device)) if family else _card_address(device)
         self.complete(element, None if _explicit(said) else address, self.alias(said, device.id))
 
     def alias(self, said: ControllerElement | DeviceElement, id: str | None) -> New | None:
@@ -121,29 +122,24 @@ class _Normalizer(Editor):
         # beside one that says there is no USB no other may be named, though there may be the machine's own
         without_usb = any(controller.type == "none" for controller in self.topology.controllers)
         used = {int(one.pci.split(":")[1], 16) for one in self.topology.controllers if one.pci}
-        needed = any(bus.index in used for bus in self.busses)
+        busses = [one for one in self.topology.controllers if one.family == "pci" and one.implicit]
+        needed = any(bus.index in used for bus in busses if bus.index)
         controllers = [
-            New(
-                "controller",
-                {"type": controller.family, "index": str(controller.index)}
-                | ({"model": controller.model} if controller.family == "usb" else {}),
-                present(
-                    usb_address(controller.place) if controller.place else _pci_address(controller),
-                    alias(controller.id),
-                ),
-            )
+            _controller(controller)
             for controller in self.topology.controllers
-            if controller.implicit and not without_usb
+            if controller.implicit and controller not in busses and not (without_usb and controller.family == "usb")
         ]
         hubs = sorted((device for device in self.topology.devices if device.implicit), key=_number)
         return [
-            *(_bus(bus) for bus in self.busses if needed),
+            *(_controller(bus) for bus in busses if needed or not bus.index),
             *controllers,
             *(New("hub", {"type": "usb"}, present(usb_address(_place(hub)), alias(hub.id))) for hub in hubs),
         ]
 
 
 def _explicit(said: DeviceElement) -> bool:
+    if said.unit is not None:
+        return True
     return said.address is not None and said.address.bus is not None and said.address.port is not None
 
 
@@ -167,16 +163,16 @@ def _pci_address(part: Controller | Companion) -> New | None:
     )
 
 
-def _bus(bus: AddedBus) -> New:
-    at = bus.address
-    numbers = {} if at is None else {"domain": 4, "bus": 2, "slot": 2, "function": 1}
-    place = {name: f"0x{getattr(at, name):0{width}x}" for name, width in numbers.items()}
-    multifunction = {"multifunction": "on"} if at is not None and at.multifunction else {}
-    address = New("address", {"type": "pci", **place, **multifunction})
+def _controller(controller: Controller) -> New:
+    family = by_name().get(controller.family)
+    model = family.model_word(controller) if family else None
     return New(
         "controller",
-        {"type": "pci", "index": str(bus.index), "model": bus.model},
-        [address] if at is not None else [],
+        {"type": controller.family, "index": str(controller.index)} | ({"model": model} if model else {}),
+        present(
+            usb_address(controller.place) if controller.place else _pci_address(controller),
+            alias(None if controller.built_in else controller.id),
+        ),
     )
 
 

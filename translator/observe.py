@@ -9,6 +9,7 @@ import msgspec
 
 from translator.binding import own_drivers
 from translator.errors import HostError
+from translator.families import families
 from translator.hosts.sysfs import fits
 from translator.layouts import CONNECTED, INIT_WAIT, INITIALISED, USBBACK, emulators, layout_named
 from translator.models import CANONICAL, DEVICE_DRIVERS, DEVICE_KINDS, DRIVERS, XEN_MACHINES, ControllerKind
@@ -138,6 +139,7 @@ class _Reader:
                 companions.setdefault(bus, []).append(device)
         for index in sorted(seen.keys() | {record.index for record in records if record.type == "emulated"}):
             controllers.append(self.emulated(index, by_index.get(index), seen.get(index), companions))
+        seen_parts = [family.seen(found, self.known, identity.machine) for family in families()]
         topology = Topology(
             domain=identity,
             layout=self.layout.name,
@@ -145,12 +147,14 @@ class _Reader:
             controllers=(
                 *sorted(controllers, key=lambda controller: controller.index),
                 *self.readers(found, names).values(),
+                *(controller for part in seen_parts for controller in part.controllers),
             ),
-            devices=tuple(
-                sorted(
+            devices=(
+                *sorted(
                     self.devices(records, found, names),
                     key=lambda device: (device.controller, port_key(device.port)),
-                )
+                ),
+                *(device for part in seen_parts for device in part.devices),
             ),
         )
         states = {
@@ -171,7 +175,7 @@ class _Reader:
 
     async def devices_of(self, monitor: Qmp) -> tuple[QomDevice, ...]:
         """Return QEMU's devices. A disk does not tell what is behind it: its SCSI child has that."""
-        found = await monitor.devices(_PROPERTIES)
+        found = await monitor.devices(_asked())
         disk = DEVICE_KINDS["disk"].driver
         if not any(device.driver == disk for device in found):
             return found
@@ -396,6 +400,15 @@ class _Reader:
             self.lacking.add(f"{id}:usbback")
             if any(drivers) and f"{USBBACK}/{node_name(device.path)}" not in self.notes:
                 self.lacking.add(f"{id}:drivers")
+
+
+def _asked() -> dict[str, tuple[str, ...]]:
+    """Return what QEMU is asked of each driver's devices, whichever family needs to know it."""
+    asked = {driver: tuple(names) for driver, names in _PROPERTIES.items()}
+    for family in families():
+        for driver, names in family.asked().items():
+            asked[driver] = (*asked.get(driver, ()), *names)
+    return asked
 
 
 def _bus(device: QomDevice) -> str:

@@ -65,11 +65,18 @@ def override(
             continue
         properties = changed.setdefault(id(part), dict(part.properties))
         for property in one.properties:
+            if not _knobs(str(part.driver), probed) and property.name not in _IDENTITY:
+                # a driver beyond the registry: QEMU is the judge of what it is given
+                properties[property.name] = None if property.type == "remove" else _value(property)
+                continue
             if (id(part), property.name) in given:
                 findings.fault("T379", property, f"{one.alias!r} is given {property.name!r} twice", "@name")
                 continue
             given.add((id(part), property.name))
             _change(properties, str(part.driver), property, findings, probed)
+    for properties in changed.values():
+        for name in [name for name, value in properties.items() if value is None]:
+            del properties[name]
     return _with(topology, changed), tuple(elsewhere)
 
 

@@ -15,9 +15,9 @@ from translator.words import is_serial
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from translator.domain import CharSource, UsbAddress
+    from translator.domain import CharSource, UnitAddress, UsbAddress
     from translator.reader import Reader
-    from translator.topology import ElementKind, Hypervisor
+    from translator.topology import ElementKind, Family, Hypervisor, ScsiHost
 
 INPUTS: dict[str, ElementKind] = {"tablet": "tablet", "mouse": "mouse", "keyboard": "keyboard"}
 # Where a disk goes that names no bus. Source: virDomainDiskDefParseXML (conf/domain_conf.c), as observed.
@@ -41,6 +41,7 @@ class Devices:
         self.ordinals: dict[str, int] = {}
         self.found: list[DeviceElement] = []
         self.disks: list[Disk] = []
+        self.disk_numbers: dict[str, int | None] = {}  # by path
         self.audios: list[Audio] = []
         self.filters: list[RedirRule] | None = None
         self.kinds: dict[str, Callable[[Place, int], DeviceElement | None]] = {
@@ -72,7 +73,7 @@ class Devices:
             self.ordinals[tag] = ordinal + 1
         if element is not None:
             self.found.append(element)
-        return element is not None
+        return element is not None and element.translated
 
     def on_usb(self, place: Place, ordinal: int) -> DeviceElement | None:
         """Return what the element says as a USB device; None when it is none."""
@@ -95,6 +96,11 @@ class Devices:
         certificates: Certificates | None = None,
         audio: int | None = None,
         mac: str | None = None,
+        family: Family = "usb",
+        unit: UnitAddress | None = None,
+        translated: bool = True,
+        scsi: ScsiHost | None = None,
+        read_only: bool = False,
     ) -> DeviceElement:
         return DeviceElement(
             path=place.path,
@@ -113,6 +119,11 @@ class Devices:
             certificates=certificates,
             audio=audio,
             mac=mac,
+            family=family,
+            unit=unit,
+            translated=translated,
+            scsi=scsi,
+            read_only=read_only,
         )
 
     # What has nothing behind it
@@ -332,6 +343,27 @@ class Devices:
     # Disks, sound, network
 
     def disk(self, place: Place, ordinal: int) -> DeviceElement | None:
+        number = self.disk_at(place)
+        if number is None or self.disks[number].bus != "usb":
+            return None
+        return self.element(
+            place,
+            "disk",
+            ordinal,
+            address=self.reader.usb_address(place),
+            boot=self.boot(place),
+            disk=number,
+        )
+
+    def disk_at(self, place: Place) -> int | None:
+        """Return the place in `disks` of the disk that an element is, whatever its bus; None when it is none."""
+        if place.element.tag != "disk":
+            return None
+        if place.path not in self.disk_numbers:
+            self.disk_numbers[place.path] = self.any_disk(place)
+        return self.disk_numbers[place.path]
+
+    def any_disk(self, place: Place) -> int | None:
         reader, element = self.reader, place.element
         target, device = element.find("target"), element.get("device", "disk")
         name = target.get("dev", "") if target is not None else ""
@@ -353,40 +385,41 @@ class Devices:
                 place, None, "device", f"bus 'usb' has no disks of device {device!r}", possible(("disk", "cdrom"))
             )
         elif usb:
-            disk = self.usb_disk(place, disk, removable == "on")
-        self.disks.append(disk)
-        if not usb:
-            return None
-        return self.element(
-            place,
-            "disk",
-            ordinal,
-            address=reader.usb_address(place),
-            boot=self.boot(place),
-            disk=len(self.disks) - 1,
-        )
+            self.check_usb_disk(place, disk)
+        self.disks.append(self.with_image(place, disk, removable == "on"))
+        return len(self.disks) - 1
 
-    def usb_disk(self, place: Place, disk: Disk, removable: bool) -> Disk:
-        element, type = place.element, place.element.get("type", "file")
-        driver = element.find("driver")
-        options: Mapping[str, str] = attributes(driver) if driver is not None else {}
-        path = self.reader.attribute(place, "source", "dev" if type == "block" else "file") or None
-        encrypted = element.find("encryption") is not None or element.find("source/encryption") is not None
-        image = None
+    def check_usb_disk(self, place: Place, disk: Disk) -> None:
+        type = place.element.get("type", "file")
+        encrypted = self.encrypted(place)
         if type not in ("file", "block") or encrypted:
             what = "that is encrypted" if encrypted else f"of type {type!r}"
             self.reader.fault(
                 "T330", place, None, f"a USB disk {what} is not translated", "possible: type file or block"
             )
-        elif path is not None:
+        elif not self.image_path(place) and disk.device == "disk":
+            self.disk_fault(
+                place, None, None, f"disk {disk.target!r} has no <source>", "only a CD drive can be empty"
+            )
+
+    def encrypted(self, place: Place) -> bool:
+        return place.element.find("encryption") is not None or place.element.find("source/encryption") is not None
+
+    def image_path(self, place: Place) -> str | None:
+        block = place.element.get("type", "file") == "block"
+        return self.reader.attribute(place, "source", "dev" if block else "file") or None
+
+    def with_image(self, place: Place, disk: Disk, removable: bool) -> Disk:
+        element, type = place.element, place.element.get("type", "file")
+        driver = element.find("driver")
+        options: Mapping[str, str] = attributes(driver) if driver is not None else {}
+        path = self.image_path(place)
+        image = None
+        if type in ("file", "block") and path is not None and not self.encrypted(place):
             image = Image(
                 driver="host_device" if type == "block" else "file",
                 path=path,
                 format=options.get("type", "raw"),
-            )
-        elif disk.device == "disk":
-            self.disk_fault(
-                place, None, None, f"disk {disk.target!r} has no <source>", "only a CD drive can be empty"
             )
         return Disk(
             path=disk.path,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from translator.domain import PciAddress, PciDemand
 from translator.families import PciPlaces
 from translator.inventory import CONTROLLER_TURN
-from translator.pci import AddedBus, Misplaced, place
+from translator.pci import Misplaced, place
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -34,24 +34,21 @@ _ICH9_FUNCTIONS = {
 _PIIX3 = PciAddress(0, 0, 1, 2)
 
 
-class Busses(NamedTuple):
-    """The PCI busses that come along, and those, asked for or not, on the way to a USB controller."""
-
-    added: tuple[AddedBus, ...] = ()
-    used: tuple[AddedBus, ...] = ()
-
-
-def place_parts(context: Context, parts: Mapping[str, Part]) -> tuple[PciPlaces, Busses]:
+def place_parts(context: Context, parts: Mapping[str, Part]) -> PciPlaces:
     """Place everything that wants a PCI slot, each family's controllers among all else that the document has there.
 
     A fault is noted where one of the families' elements cannot be placed as it asks.
     """
     inventory, board = context.domain.pci, context.board
     if inventory is None or board is None:
-        return PciPlaces(), Busses()
-    demands = list(inventory.ahead)
+        return PciPlaces()
+    claimed = {name: part.claims() for name, part in parts.items()}
+    busses = [demand for demands in claimed.values() for demand in demands or () if demand.opens]
+    demands = [*busses, *inventory.ahead]
     for type, others in inventory.controllers:
-        demands += parts[type].claims() if type in parts else others
+        demands += (one for one in claimed.get(type) or others if not one.opens)
+    if None in claimed.values():
+        return PciPlaces()
     for part in parts.values():
         demands += part.unasked()
     demands += inventory.behind
@@ -61,25 +58,17 @@ def place_parts(context: Context, parts: Mapping[str, Part]) -> tuple[PciPlaces,
         if at_fault is not None:
             where = "address" if at_fault.pci else None
             context.findings.fault("T321", at_fault, placed.message, where, placed.help)
-        elif not placed.demands and (seeking := [one.part for one in demands if one.part and not one.address]):
+        elif not placed.demands and (
+            seeking := [one.part for one in demands if one.part and not (one.address or one.bound)]
+        ):
             context.findings.fault("T336", seeking[-1], placed.message, help=placed.help)
-        return PciPlaces(), Busses()
+        return PciPlaces()
     owned = {
         demand.owner: address
         for demand, address in zip(demands, placed.addresses, strict=True)
         if demand.owner is not None
     }
-    opened = {bus.index: bus for bus in placed.added}
-    for demand, address in zip(demands, placed.addresses, strict=True):
-        if demand.opens is not None:
-            opened[demand.opens[0]] = AddedBus(*demand.opens, address)
-    used: dict[int, AddedBus] = {}
-    for address in owned.values():
-        number = address.bus if address else 0
-        while number not in used and (bus := opened.get(number)) is not None and bus.address is not None:
-            used[number] = bus
-            number = bus.address.bus
-    return PciPlaces(owned, placed.added), Busses(placed.added, tuple(used[number] for number in sorted(used)))
+    return PciPlaces(owned, placed.added)
 
 
 def claims(slots: Iterable[Slot], first: int, board: Board, findings: Findings) -> Sequence[PciDemand]:

@@ -65,10 +65,11 @@ class Peripherals:
             backends.append(Backend(kind="chardev", part="chardev", arguments=arguments))
             properties["chardev"] = name
         if element.disk is not None:
-            disk, number = self.domain.disks[element.disk], len(self.order) - self.place[element.disk]
-            for part, arguments in blockdev.nodes(disk, number).items():
+            # libvirt counts disks from the last one back
+            disk, nodes = self.domain.disks[element.disk], f"libvirt-{len(self.order) - self.place[element.disk]}"
+            for part, arguments in blockdev.nodes(disk, nodes).items():
                 backends.append(Backend(kind="blockdev", part=part, arguments=arguments))
-            properties |= _disk_properties(disk, number)
+            properties |= _disk_properties(disk, nodes)
         if element.kind == "smartcard":
             if element.chardev is not None:
                 driver = "ccid-card-passthru"
@@ -83,10 +84,41 @@ class Peripherals:
             properties["filter"] = self.filter
         if element.mac is not None:
             properties["mac"] = element.mac
-        boot = self.boot.get(element.disk) if element.disk is not None and element.boot is None else element.boot
+        boot = self.boot_index(element)
         if boot is not None:
             properties["bootindex"] = boot
         return Peripheral(id, driver, properties, tuple(backends))
+
+    def on_unit(self, element: DeviceElement, id: str, nodes: str) -> Peripheral:
+        """Return a disk or a SCSI device of the host on a controller with units; its driver is its family's.
+
+        `nodes` is what the names of its block nodes begin with: libvirt's count of disks would give a disk that comes
+        later the names of one that is there.
+        """
+        properties: dict[str, Value] = {}
+        backends: list[Backend] = []
+        if element.disk is not None:
+            disk = self.domain.disks[element.disk]
+            for part, arguments in blockdev.nodes(disk, nodes).items():
+                backends.append(Backend(kind="blockdev", part=part, arguments=arguments))
+            properties = _disk_properties(disk, nodes)
+            del properties["removable"]  # USB's alone
+        elif element.scsi is not None:
+            node = f"{nodes}-backend"
+            name = f"${{scsi:{element.scsi.selector}:sg}}"
+            arguments = {"driver": "host_device", "filename": name, "node-name": node, "read-only": element.read_only}
+            backends.append(Backend(kind="blockdev", part="storage", arguments=arguments))
+            properties["drive"] = node
+        boot = self.boot_index(element)
+        if boot is not None:
+            properties["bootindex"] = boot
+        return Peripheral(id, "", properties, tuple(backends))
+
+    def boot_index(self, element: DeviceElement) -> int | None:
+        """Return when QEMU boots from a device: its own order, or that of os/boot."""
+        if element.disk is not None and element.boot is None:
+            return self.boot.get(element.disk)
+        return element.boot
 
     def audio(self, element: DeviceElement, properties: dict[str, Value]) -> Iterable[Backend]:
         """Name the audio backend that a sound device plays on: its own, else the first, else one of ours."""
@@ -127,10 +159,10 @@ def _in_list_order(disks: Iterable[Disk]) -> list[int]:
     return [number for bus in busses.values() for _, number in sorted(bus)]
 
 
-def _disk_properties(disk: Disk, number: int) -> dict[str, Value]:
+def _disk_properties(disk: Disk, nodes: str) -> dict[str, Value]:
     properties: dict[str, Value] = {"removable": disk.removable}
     if disk.image is not None:
-        properties["drive"] = blockdev.format_node(number)
+        properties["drive"] = blockdev.format_node(nodes)
     if disk.shareable:
         properties["share-rw"] = True
     if (cached := blockdev.write_cache(disk)) is not None:

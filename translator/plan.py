@@ -387,9 +387,9 @@ def _substitute(value: Any, facts: Mapping[str, str]) -> Any:
 
 _SUBJECT_PARTS = {"controller": 3, "device": 4, "device-model": 2}
 _PORT = re.compile(r"[1-9][0-9]{0,8}(\.[1-9][0-9]{0,8}){0,3}")
-_SLOT = re.compile(r"[0-9]{1,9}")
+_SLOT = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}){0,3}")
 _STEP_ID = re.compile(
-    r"(controller:[a-z]+:[0-9]{1,9}|device:[a-z]+:[0-9]{1,9}:[0-9.]+)(:[a-z0-9-]+)?"
+    r"(controller:[a-z-]+:[0-9]{1,9}|device:[a-z-]+:[0-9]{1,9}:[0-9.]+)(:[a-z0-9-]+)?"
     rf"|device-model:{DEVICE_MODEL_NAME.pattern}(:remove)?"
 )
 

@@ -15,7 +15,7 @@ import msgspec
 from translator.drivers import Driver, Property
 from translator.errors import Diagnostic, HostError
 from translator.hosts.qmp import CommandRefused
-from translator.models import DEVICE_DRIVERS, DRIVERS, hot_plugs
+from translator.models import DEVICE_DRIVERS, DRIVER_ALIASES, DRIVERS, hot_plugs
 from translator.plan import QmpCommand
 from translator.topology import PRIMARY, Value
 
@@ -225,7 +225,7 @@ class _Listed(msgspec.Struct, rename={"default": "default-value"}):
 
 async def _ask(monitor: Qmp, driver: str) -> Driver | None:
     try:
-        answer = await monitor.execute("device-list-properties", {"typename": driver})
+        answer = await monitor.execute("device-list-properties", {"typename": DRIVER_ALIASES.get(driver, driver)})
     except CommandRefused as error:
         if error.error_class == "CommandNotFound":
             raise

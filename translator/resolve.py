@@ -17,7 +17,7 @@ from translator.findings import Findings
 from translator.layouts import layout_named
 from translator.models import machine_row
 from translator.pci import BOARDS
-from translator.pci_slots import Busses, place_parts
+from translator.pci_slots import place_parts
 from translator.peripherals import Peripherals
 from translator.topology import PRIMARY, DeviceModel, DomainIdentity, Topology
 
@@ -31,14 +31,13 @@ if TYPE_CHECKING:
 
 
 class Resolution(NamedTuple):
-    """A topology, what is to be said about it without refusing it, and the PCI busses that it brings along.
+    """A topology, and what is to be said about it without refusing it.
 
     `untranslated` are overrides of devices that are not in it.
     """
 
     topology: Topology
     warnings: tuple[Diagnostic, ...]
-    busses: Busses
     untranslated: tuple[Untranslated, ...] = ()
 
 
@@ -67,7 +66,7 @@ def resolve(
     context = Context(domain, its_layout, findings, board, Peripherals(domain, its_layout), usbback)
     parts = {family.name: family.begin(context) for family in families()}
     check(domain, findings)
-    places, busses = place_parts(context, parts)
+    places = place_parts(context, parts)
     placed = [part.settle(places) for part in parts.values()]
     if findings.faults:
         raise DocumentError(findings.faults)
@@ -94,4 +93,4 @@ def resolve(
         topology, untranslated = override(topology, domain, findings, probed)
     if findings.faults:
         raise DocumentError(findings.faults)
-    return Resolution(topology, tuple(findings.warnings), busses, untranslated)
+    return Resolution(topology, tuple(findings.warnings), untranslated)

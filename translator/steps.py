@@ -10,6 +10,8 @@ from translator.pci import BOARDS
 from translator.plan import LaunchOption, QmpCommand, Step
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from translator.errors import Source
     from translator.layouts import Layout, Recorded
     from translator.plan import Action, Stage
@@ -97,6 +99,53 @@ class Steps:
             source=device.source,
         )
 
+    def controller(self, controller: Controller, *, hotplug: bool) -> Step:
+        """Give the machine an emulated controller; `hotplug` tells whether QEMU can add it while it runs."""
+        stage = self.stage(controller.pci) if hotplug else "launch"
+        id = f"controller:{controller.family}:{controller.index}"
+        what = f"{controller.model} controller {controller.index} of family {controller.family}"
+        return self.added(
+            id,
+            stage,
+            controller.device_model,
+            {
+                "driver": controller.driver,
+                **controller.properties,
+                **({"id": controller.id} if controller.id is not None else {}),
+                **self.place(controller.pci),
+            },
+            f"{'Start QEMU with' if stage == 'launch' else 'Hot-plug'} the {what}.{implied(controller)}",
+            controller.source,
+        )
+
+    def device(
+        self, controller: Controller, device: Device, seat: dict[str, Value], *, hotplug: bool
+    ) -> Iterator[Step]:
+        """Plug a device into its unit; `seat` are the properties that name it."""
+        stage: Stage = "attach" if hotplug and self.coldplug != "all" else "launch"
+        id = f"device:{device.family}:{device.controller}:{device.port}"
+        for backend in device.backends:
+            yield self.backend(f"{id}:{backend.part}", stage, controller.device_model, backend, device)
+        verb, at = ("Start QEMU with", "at") if stage == "launch" else ("Plug", "into")
+        yield self.added(
+            id,
+            stage,
+            controller.device_model,
+            {"driver": device.driver, **seat, **device.properties, "id": device.id},
+            f"{verb} the {named(device)} {at} unit {device.port} of {device.family} controller {device.controller}.",
+            device.source,
+        )
+
+    def stage(self, pci: str | None) -> Stage:
+        """Return when a PCI controller can be added.
+
+        QEMU: a function other than 0 of a slot in use "cannot be exposed to guest" on a running machine; PCI Express
+        has no hot-plug on its first bus; and any other bus is a controller that is there from the start.
+        """
+        at_hand = pci is None or (pci.split(":")[1] == "00" and pci.endswith(".0"))
+        hotplug = at_hand and self.coldplug != "all" and machine_row(self.topology.domain.machine).hotplug
+        return "attach" if hotplug else "launch"
+
     def place(self, pci: str | None) -> dict[str, Value]:
         """Return `bus` and `addr` as libvirt spells them: hexadecimal, the function only where it is not 0."""
         if pci is None:
@@ -105,8 +154,12 @@ class Steps:
         slot, function = rest.split(".")
         root = "pcie.0" if self.board and self.board.express else "pci.0"
         number = int(bus, 16)
+        opened = self.controllers.get(("pci", number))
+        name = opened.id if opened is not None and opened.id is not None else f"pci.{number}"
+        if opened is not None and opened.driver == "spapr-pci-host-bridge":
+            name = f"{name}.0"
         addr = f"{int(slot, 16):#x}" + (f".{int(function, 16):#x}" if int(function, 16) else "")
-        return {"bus": f"pci.{number}" if number else root, "addr": addr}
+        return {"bus": name if number else root, "addr": addr}
 
 
 def backend_of(controller: Controller) -> str:
@@ -118,7 +171,8 @@ def implied(controller: Controller) -> str:
 
 
 def named(device: Device) -> str:
-    return f"host device {device.host.selector}" if device.host else device.kind
+    named = device.host or device.scsi
+    return f"host device {named.selector}" if named else device.kind
 
 
 def count(number: int, word: str) -> str:

@@ -17,7 +17,19 @@ Hypervisor = Literal["xen", "qemu", "kvm"]
 Guest = Literal["hvm", "pv", "pvh"]
 Type = Literal["emulated", "pv", "qusb", "none"]
 Kind = Literal[
-    "hostdev", "redirdev", "tablet", "mouse", "keyboard", "hub", "disk", "smartcard", "sound", "serial", "net"
+    "hostdev",
+    "redirdev",
+    "tablet",
+    "mouse",
+    "keyboard",
+    "hub",
+    "disk",
+    "smartcard",
+    "sound",
+    "serial",
+    "net",
+    "channel",
+    "console",
 ]
 # XenbusState, xen/include/public/io/xenbus.h, by number from 1; None is none of them
 XenbusState = Literal[
@@ -92,7 +104,8 @@ class Controller(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     serves a PV controller (a domid, or a name while unresolved); `pci` is `DDDD:BB:SS.F`, None where QEMU
     chooses; `properties` are the QEMU properties beyond identity and place, in QEMU's order; `place` is the USB
     port that a controller of family ccid sits on; `frontend` is the state in which the guest's driver of a PV one
-    was seen.
+    was seen. `built_in` is one that a machine has of itself, or that only who makes the domain can give it: no step
+    brings it.
     """
 
     family: Family
@@ -113,6 +126,7 @@ class Controller(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     source: Source | None
     place: Place | None = None
     frontend: XenbusState | None = None
+    built_in: bool = False
 
 
 class HostDevice(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,6 +158,29 @@ class HostDevice(msgspec.Struct, frozen=True, kw_only=True):
         return f"/dev/bus/usb/{self.bus:03d}/{self.device:03d}"
 
 
+class ScsiHost(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How a host's SCSI device is named: by host, channel, target and LUN, by WWN and LUN, or by its node in /dev.
+
+    What was not said is None until a host was asked.
+    """
+
+    host: int | None = None
+    channel: int | None = None
+    target: int | None = None
+    lun: int | None = None
+    wwn: str | None = None
+    path: str | None = None
+
+    @property
+    def selector(self) -> str:
+        """`8:0:2:1`, `naa.60014054ac780582:0` or `/dev/sdm`, as typed."""
+        if self.path is not None:
+            return self.path
+        if self.wwn is not None:
+            return f"{self.wwn}:{self.lun}"
+        return f"{self.host}:{self.channel}:{self.target}:{self.lun}"
+
+
 BackendKind = Literal["chardev", "blockdev", "audiodev"]
 
 
@@ -162,7 +199,8 @@ class Device(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One device on port `port` of controller `controller`: dotted, from 1; a smartcard's slot counts from 0.
 
     `properties` are the QEMU properties that it has beyond its place and identity; `backends` are its own, each
-    after those that it stands on; `startup_policy` is what to do when a host's device is not there.
+    after those that it stands on; `startup_policy` is what to do when a host's device is not there; `scsi` is the
+    host's device of family scsi.
     """
 
     family: Family
@@ -177,6 +215,7 @@ class Device(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     source: Source | None
     backends: tuple[Backend, ...] = ()
     startup_policy: str | None = None
+    scsi: ScsiHost | None = None
 
 
 class Untranslated(msgspec.Struct, frozen=True):

@@ -292,6 +292,8 @@ def _backends_of(device: Device) -> Iterator[tuple[str, QmpCommand]]:
     if isinstance(drive, str) and drive.endswith("-format"):  # ours, or libvirt's: see `blockdev`
         yield "format", QmpCommand("blockdev-del", {"node-name": drive})
         yield "storage", QmpCommand("blockdev-del", {"node-name": f"{drive.removesuffix('-format')}-storage"})
+    if isinstance(drive, str) and drive.endswith("-backend"):  # a SCSI device of the host
+        yield "storage", QmpCommand("blockdev-del", {"node-name": drive})
 
 
 def _foreign(seen: Observation, leaving: set[str], policy: Policy) -> Iterator[Step]:
@@ -372,6 +374,8 @@ def stands_on(part: Controller | Device, topology: Topology) -> set[str]:
         return set() if part.place is None else _way(part.place.controller, part.place.port)
     if part.family == "usb":
         return _way(part.controller, part.port) - {subject(part)}
+    if part.family != "ccid":
+        return {f"controller:{part.family}:{part.controller}"}
     readers = {f"controller:{one.family}:{one.index}": one for one in topology.controllers if one.family == "ccid"}
     id = f"controller:ccid:{part.controller}"
     return {id} | stands_on(readers[id], topology)

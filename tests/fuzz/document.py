@@ -52,7 +52,8 @@ def check(data: bytes) -> bool:
     else:
         accepted, findings = True, plan.diagnostics
         assert translator.Plan.from_json(plan.to_json()) == plan
-        allowed = r"domid|qmp:[a-z][a-z0-9-]*|backend_domid:[^/{}\n]+|hostdev:[^${}\x00-\x1f\x7f]+:[a-z4_]+"
+        hosts = r"hostdev:[^${}\x00-\x1f\x7f]+:[a-z4_]+|scsi:[A-Za-z0-9:/._-]+:[a-z]+"
+        allowed = rf"domid|qmp:[a-z][a-z0-9-]*|backend_domid:[^/{{}}\n]+|{hosts}"
         assert all(re.fullmatch(allowed, word) for word in plan.placeholders())
     took = time.perf_counter() - began
     assert took < LONGEST_S, f"it took {took:.1f} s"

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from translator.domain import ControllerElement, DeviceElement, Domain, PciAddress, PciDemand
     from translator.findings import Findings
+    from translator.hosts.qmp import QomDevice
     from translator.layouts import Layout
     from translator.parse_devices import Devices
     from translator.pci import AddedBus, Board
@@ -69,8 +70,11 @@ class Placed(NamedTuple):
 class Part(Protocol):
     """One family's controllers and devices of one domain, on their way to their places."""
 
-    def claims(self) -> Sequence[PciDemand]:
-        """Return what the document's controllers want of PCI, in libvirt's order; `owner` tells them apart."""
+    def claims(self) -> Sequence[PciDemand] | None:
+        """Return what the document's controllers want of PCI, in libvirt's order; `owner` tells them apart.
+
+        None where that cannot be told, and so neither where anything else sits.
+        """
 
     def unasked(self) -> Sequence[PciDemand]:
         """Return what those want that come along without being asked for."""
@@ -115,6 +119,18 @@ class Family(Protocol):
     def begin(self, context: Context) -> Part:
         """Return the domain's part of this family."""
 
+    def model_word(self, controller: Controller) -> str | None:
+        """Return how `controller/@model` spells the model; None where there is only one, and no word for it."""
+
+    def address_words(self, device: Device) -> Mapping[str, str]:
+        """Return the attributes of a device's `<address>`."""
+
+    def asked(self) -> Mapping[str, tuple[str, ...]]:
+        """Return what a running QEMU is asked of the family's devices and controllers, by driver."""
+
+    def seen(self, found: Sequence[QomDevice], known: Mapping[tuple[str, str | None], int], machine: str) -> Placed:
+        """Return what a running QEMU has of this family; `known` are indexes by family and id, where those tell."""
+
     def steps(self, steps: Steps) -> FamilySteps:
         """Return the steps that a plan has of this family."""
 
@@ -126,6 +142,12 @@ def families() -> tuple[Family, ...]:
         import_module(f"{__name__}.{module.name}").FAMILY for module in pkgutil.iter_modules(__path__)
     )
     return tuple(sorted(found, key=lambda family: (family.order, family.name)))
+
+
+@cache
+def by_name() -> Mapping[str, Family]:
+    """Return the families by name."""
+    return {family.name: family for family in families()}
 
 
 @cache

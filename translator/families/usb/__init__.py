@@ -5,16 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from translator.domain import ControllerElement
+from translator.families import Placed
 from translator.families.usb.controllers import UsbPart
 from translator.families.usb.steps import UsbSteps
 from translator.reader import SIGNED_MAX
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from translator.domain import DeviceElement
     from translator.families import Context, FamilySteps, Part
+    from translator.hosts.qmp import QomDevice
     from translator.parse_devices import Devices
     from translator.reader import Place, Reader
     from translator.steps import Steps
+    from translator.topology import Controller, Device
 
 
 class Usb:
@@ -54,6 +59,22 @@ class Usb:
     def begin(self, context: Context) -> Part:
         """See `translator.families.Family`."""
         return UsbPart(context)
+
+    def model_word(self, controller: Controller) -> str | None:
+        """See `translator.families.Family`."""
+        return controller.model
+
+    def address_words(self, device: Device) -> Mapping[str, str]:
+        """See `translator.families.Family`."""
+        return {"type": "usb", "bus": str(device.controller), "port": device.port}
+
+    def asked(self) -> Mapping[str, tuple[str, ...]]:
+        """See `translator.families.Family`: `observe` reads USB with the records that a layout keeps of it."""
+        return {}
+
+    def seen(self, found: Sequence[QomDevice], known: Mapping[tuple[str, str | None], int], machine: str) -> Placed:
+        """See `asked`."""
+        return Placed()
 
     def steps(self, steps: Steps) -> FamilySteps:
         """See `translator.families.Family`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from translator.models import DEVICE_KINDS, MODELS, machine_row
+from translator.models import DEVICE_KINDS, MODELS
 from translator.plan import QmpCommand, Step
 from translator.steps import backend_of, count, implied, named
 
@@ -207,7 +207,4 @@ class UsbSteps:
             return "launch"
         if controller.companions or not MODELS[controller.model].hotplug:
             return "launch"
-        # QEMU: a function other than 0 of a slot in use "cannot be exposed to guest" on a running machine;
-        # PCI Express has no hot-plug on its first bus; and any other bus is a controller that is no step of ours
-        at_hand = controller.pci is None or (controller.pci.split(":")[1] == "00" and controller.pci.endswith(".0"))
-        return "attach" if at_hand and machine_row(self.topology.domain.machine).hotplug else "launch"
+        return self.steps.stage(controller.pci)

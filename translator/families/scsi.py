@@ -1,0 +1,257 @@
+"""SCSI: emulated host adapters, and the disks and host devices on them.
+
+Sources: models, virDomainControllerModelSCSI (conf/domain_conf.h) and QEMU 7.2's drivers; which one is taken where
+none is named, qemuDomainDefaultSCSIControllerModel (qemu/qemu_domain.c); units, qemuBuildDiskDeviceBusProps
+(qemu/qemu_command.c), as read and as observed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from translator import virtio
+from translator.domain import UnitAddress
+from translator.topology import ScsiHost
+from translator.units import UnitFamily, UnitModel, UnitPart, by_letters, undotted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from translator.domain import DeviceElement
+    from translator.families import Context, Part
+    from translator.hosts.qmp import QomDevice
+    from translator.parse_devices import Devices
+    from translator.reader import Place, Reader
+    from translator.topology import Controller, Device, Value
+    from translator.units import UnitSlot
+
+# A narrow bus has eight units, and one of them is the controller itself.
+_NARROW = (0, 0, 7)
+_WIDE = (0, 255, 16383)
+# How a host's device may be named; names become paths, so only these.
+_ADAPTER = re.compile(r"scsi_host(0|[1-9][0-9]{0,5})", re.ASCII)
+_WWN = re.compile(r"(?:naa|eui|t10)\.[0-9A-Za-z]{1,64}", re.ASCII)
+_DEVICE = re.compile(r"/dev/(?:disk/by-[a-z]+/)?[A-Za-z0-9][A-Za-z0-9:._-]{0,127}", re.ASCII)
+# Where IBM's are on their bus. Source: qemuDomainAssignSpaprVIOAddresses (qemu/qemu_domain_address.c).
+_REGISTER, _REGISTER_STEP = 0x2000, 0x1000
+_DRIVERS = {"disk": "scsi-hd", "lun": "scsi-block", "cdrom": "scsi-cd"}
+
+
+class Scsi(UnitFamily):
+    """See `translator.units.UnitFamily`."""
+
+    name = "scsi"
+    order = 20
+    tags = ("disk", "hostdev")
+    hotplug = True
+    device_drivers = MappingProxyType(
+        {"scsi-hd": "disk", "scsi-cd": "disk", "scsi-block": "disk", "scsi-generic": "hostdev"}
+    )
+    seat_properties = ("channel", "scsi-id", "lun", "drive")
+    rows = (
+        UnitModel(name="lsilogic", interface="lsi53c895a", driver="lsi", limits=_NARROW),
+        UnitModel(
+            name="buslogic",
+            interface="buslogic",
+            limits=(0, 15, 7),
+            refused="it is VMware's, and QEMU has nothing like it; name 'lsilogic' or 'virtio-scsi'",
+        ),
+        *(
+            UnitModel(
+                name=f"virtio{suffix}" if suffix else "virtio-scsi",
+                interface="virtio-scsi",
+                driver=f"virtio-scsi-pci{suffix}",
+                plug=plug,
+                limits=_WIDE,
+            )
+            for suffix, plug in virtio.TRANSPORTS.values()
+        ),
+        UnitModel(name="lsisas1068", interface="mptsas1068", driver="mptsas1068", limits=(0, 7, 0)),
+        UnitModel(name="lsisas1078", interface="megasas", driver="megasas", limits=(0, 255, 255)),
+        UnitModel(name="vmpvscsi", interface="pvscsi", driver="pvscsi", limits=(0, 63, 0)),
+        UnitModel(name="am53c974", interface="esp", driver="am53c974", limits=_NARROW),
+        UnitModel(name="dc390", interface="esp", driver="dc-390", limits=_NARROW),
+        UnitModel(name="ncr53c90", interface="esp", plug=None, limits=_NARROW, hotplug=False),
+        UnitModel(name="ibmvscsi", interface="ibmvscsi", driver="spapr-vscsi", plug=None, limits=(7, 63, 31)),
+    )
+
+    def modelless(self, context: Context) -> str:
+        """See `translator.units.UnitFamily`."""
+        domain = context.domain
+        if domain.machine.startswith("pseries"):
+            return "ibmvscsi"
+        return "virtio-scsi" if domain.arch in ("s390x", "aarch64") else "lsilogic"
+
+    def device(self, devices: Devices, place: Place, ordinal: int) -> DeviceElement | None:
+        """See `translator.families.Family`."""
+        if place.element.tag == "disk":
+            return super().device(devices, place, ordinal)
+        reader = devices.reader
+        if place.element.get("type") != "scsi" or not self.serves(reader):
+            return None
+        source = reader.child(place, "source")
+        scsi = scsi_host(reader, place, source) if source and source.element.get("protocol") is None else None
+        return devices.element(
+            place,
+            "hostdev",
+            ordinal,
+            family=self.name,
+            unit=self.unit(reader, place),
+            boot=devices.boot(place),
+            translated=scsi is not None,
+            scsi=scsi,
+            read_only=place.element.find("readonly") is not None,
+        )
+
+    def begin(self, context: Context) -> Part:
+        """See `translator.families.Family`."""
+        return _Part(self, context)
+
+    def properties(self, reader: Reader, place: Place) -> dict[str, Value]:
+        """See `translator.units.UnitFamily`."""
+        address = reader.child(place, "address")
+        register = None
+        if address is not None and address.element.get("type") == "spapr-vio":
+            register = reader.number(address, "reg", base=0)
+        return virtio.properties(reader, place) | ({"reg": register} if register is not None else {})
+
+    def unit_of(self, number: int) -> UnitAddress:
+        """See `translator.units.UnitFamily`; unit 7 is the controller's own."""
+        return by_letters(number, per_controller=7, per_bus=7)
+
+    def built_in(self, context: Context, index: int) -> bool:
+        """See `translator.units.UnitFamily`."""
+        return index == 0 and context.domain.arch == "sparc"
+
+    def device_id(self, model: UnitModel, seat: UnitAddress) -> str:
+        """See `translator.units.UnitFamily`; a narrow bus has no targets."""
+        numbers = seat.unit if model.name != "lsilogic" else (seat.unit[0], seat.unit[2])
+        return "-".join((f"scsi{seat.controller}", *map(str, numbers)))
+
+    def driver(self, element: DeviceElement, context: Context) -> str:
+        """See `translator.units.UnitFamily`."""
+        if element.disk is None:
+            return "scsi-generic"
+        return _DRIVERS.get(context.domain.disks[element.disk].device, "scsi-hd")
+
+    def seen_unit(self, device: QomDevice, controller: Controller | None, number: int) -> tuple[int, ...] | None:
+        """See `translator.units.UnitFamily`."""
+        numbers = [device.properties.get(name) for name in self.seat_properties[:3]]
+        if number or not all(isinstance(one, int) for one in numbers):
+            return None
+        channel, target, lun = (msgspec.convert(one, int) for one in numbers)
+        if controller is not None and controller.model == "lsilogic":
+            return (0, 0, target)
+        return (channel, target, lun)
+
+    def seat(self, controller: Controller, device: Device) -> dict[str, Value]:
+        """See `translator.units.UnitFamily`."""
+        bus, target, unit = undotted(device.port)
+        if controller.model == "lsilogic":
+            return {"bus": f"{controller.id}.0", "scsi-id": unit}
+        return {"bus": f"{controller.id}.0", "channel": bus, "scsi-id": target, "lun": unit}
+
+
+class _Part(UnitPart):
+    def seated(self) -> Iterator[tuple[DeviceElement, UnitAddress]]:
+        """Yield disks, then host devices, which get the lowest free unit of the first controller that has one.
+
+        Source: virDomainHostdevAssignAddress (conf/domain_postparse.c), as read.
+        """
+        self.check_hosts()
+        elements = list(self.context.domain.devices_of(self.family.name))
+        hosts = [element for element in elements if element.disk is None]
+        seats = [(element, self.address_of(element)) for element in elements if element.disk is not None]
+        seats += [(element, element.unit) for element in hosts if element.unit is not None]
+        indexes = [slot.index for slot in self.listed]
+        for element in hosts:
+            if element.unit is None:
+                taken = {(seat.controller, seat.unit) for _, seat in seats}
+                free = (
+                    UnitAddress(index, (0, 0, unit))
+                    for index in indexes
+                    for unit in range(_NARROW[-1])
+                    if (index, (0, 0, unit)) not in taken
+                )
+                if (seat := next(free, None)) is None:
+                    seat = UnitAddress(len(indexes), (0, 0, 0))
+                    indexes.append(seat.controller)
+                seats.append((element, seat))
+        yield from seats
+
+    def controller(self, slot: UnitSlot) -> Controller:
+        """Return the controller, one of IBM's with its register."""
+        made = super().controller(slot)
+        if slot.model.name != "ibmvscsi":
+            return made
+        registers = {
+            one.index: register
+            for one in self.slots.values()
+            if one.element is not None and isinstance(register := one.element.properties.get("reg"), int)
+        }
+        free = (
+            register for register in itertools.count(_REGISTER, _REGISTER_STEP) if register not in registers.values()
+        )
+        for one in sorted(self.slots.values(), key=lambda one: one.index):
+            if one.model is slot.model and one.index not in registers:
+                registers[one.index] = next(free)
+        return msgspec.structs.replace(made, properties=made.properties | {"reg": registers[slot.index]})
+
+    def check_hosts(self) -> None:
+        """A host's device is given once."""
+        seen: dict[str, DeviceElement] = {}
+        for element in self.context.domain.devices_of(self.family.name):
+            if element.scsi is None:
+                continue
+            first = seen.setdefault(element.scsi.selector, element)
+            if first is not element:
+                self.findings.fault(
+                    "T311",
+                    element,
+                    f"host device {element.scsi.selector} is passed through twice, here and in line "
+                    f"{first.source.line}",
+                    "source",
+                    "a host device can be given once",
+                )
+
+    def implicit(self, index: int) -> UnitSlot:
+        """Give the models of the document's own to those that come along with host devices."""
+        slot = super().implicit(index)
+        disks = (seat for element, seat in self.seats if element.disk is not None)
+        if self.listed and index > max((seat.controller for seat in disks), default=-1):
+            slot.model = self.listed[0].model
+        return slot
+
+
+def scsi_host(reader: Reader, hostdev: Place, source: Place) -> ScsiHost | None:
+    """Return which device of the host a `<source>` names; None, with a fault, when it names none."""
+    adapter, address = reader.child(source, "adapter"), reader.child(source, "address")
+    wwn, path = source.element.get("wwn"), source.element.get("dev")
+    found: ScsiHost | None = None
+    if path is not None:
+        found = ScsiHost(path=path) if _DEVICE.fullmatch(path) else None
+    elif wwn is not None:
+        lun = reader.number(source, "lun", required=True)
+        found = ScsiHost(wwn=wwn, lun=lun) if _WWN.fullmatch(wwn) and lun is not None else None
+    elif adapter is not None and address is not None:
+        match = _ADAPTER.fullmatch(adapter.element.get("name", ""))
+        numbers = [reader.number(address, name, required=True) for name in ("bus", "target", "unit")]
+        if match and None not in numbers:
+            found = ScsiHost(host=int(match[1]), channel=numbers[0], target=numbers[1], lun=numbers[2])
+    if found is None and not reader.faults:
+        reader.fault(
+            "T312",
+            source,
+            None,
+            "the <source> does not name a SCSI device of the host",
+            "give <adapter name='scsi_host0'/> and <address bus=… target=… unit=…/>, or wwn and lun, or dev",
+        )
+    return found
+
+
+FAMILY = Scsi()
