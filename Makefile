@@ -52,7 +52,7 @@ fuzz: $(VENV)/.test  ## look for documents that break the reader, guided by cove
 	    -max_total_time=$(FUZZ_SECONDS) -max_len=10000 -timeout=10 -rss_limit_mb=1024 -artifact_prefix=build/fuzz/
 
 # The official schema of SARIF logs comes with a package of npm's; where npm is missing, the tests that need it are
-# skipped and say so.
+# skipped and say so; in CI they fail.
 $(SARIF):
 	@mkdir -p $(@D)
 	@npm pack --silent --pack-destination $(@D) @microsoft/sarif-multitool-ts@5.7.0 >/dev/null && \

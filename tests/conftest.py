@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import jsonschema
 import pytest
 
 if TYPE_CHECKING:
@@ -53,6 +56,20 @@ def check_golden(request: pytest.FixtureRequest) -> Callable[[Path, str], None]:
         assert text == path.read_text(encoding="utf-8")
 
     return check
+
+
+@pytest.fixture(scope="session")
+def sarif_schema() -> jsonschema.protocols.Validator:
+    """Return the official schema, from a package of npm's that has it, which `make test` gets; CI must have it."""
+    from tests.servers import do_without
+
+    file = Path(sys.prefix) / "share/sarif-2.1.0.schema.json"
+    if not file.exists():
+        do_without(f"the SARIF schema is not in {file}: run make test where npm is installed")
+    schema = json.loads(file.read_text(encoding="utf-8"))
+    validator: type[jsonschema.protocols.Validator] = jsonschema.validators.validator_for(schema)
+    validator.check_schema(schema)
+    return validator(schema)
 
 
 @pytest.fixture(scope="session")

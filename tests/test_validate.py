@@ -261,6 +261,14 @@ def test_refuses(data: bytes, code: str) -> None:
     assert len(str(faults[0])) < 1000
 
 
+def test_an_entity_is_placed_where_it_begins() -> None:
+    for encoding in ("utf-8", "utf-16", "iso-8859-1"):
+        for content, column in (("<name>é&laugh; x</name>", 8), ("<hub type='é&usb;'/>", 13), ("&a;&laugh;", 1)):
+            text = f"<?xml version='1.0' encoding='{encoding}'?>\n<domain>\n{content}</domain>"
+            (fault,) = refusal(text.encode(encoding)).diagnostics
+            assert (fault.code, fault.line, fault.column) == ("T102", 3, column)
+
+
 def test_a_limit_on_size_is_the_callers_to_set() -> None:
     assert [fault.code for fault in refusal(guest(), max_size=10).diagnostics] == ["T103"]
     assert validate(guest(), max_size=len(guest())).root.tag == "domain"

@@ -44,6 +44,7 @@ _EXTENSIONS = {"{http://libvirt.org/schemas/domain/qemu/1.0}override": "qemu.xsd
 # libxml2's error numbers (xmlerror.h) that are about the encoding.
 _ENCODING_ERRORS = {31, 32, 81, 6003}
 _UNDECLARED_ENTITY = 26
+_ENTITY = re.compile(r"Entity '(.*)' not defined", re.DOTALL)
 
 
 class Document(msgspec.Struct, frozen=True, eq=False):
@@ -283,6 +284,8 @@ def _syntax_error(error: etree.XMLSyntaxError, entries: list[Any], data: bytes, 
     code, message, help = "T101", f"the document is not well-formed XML: {reason}", None
     if number == _UNDECLARED_ENTITY:
         code, message = "T102", f"entities are refused: {reason}"
+        if name := _ENTITY.search(reason):
+            column -= len(f"&{name[1]};")  # it is found missing once it is read
         help = "only &lt; &gt; &amp; &quot; &apos; and character references such as &#10; have a meaning here"
     elif number in _ENCODING_ERRORS:
         code, message = "T105", f"the document is not in the encoding that it claims: {reason}"
