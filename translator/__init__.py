@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
+from translator.blocking import BlockingHost
 from translator.compare import compare
 from translator.compile import compile_plan
 from translator.delta import Change, Delta
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Applied",
+    "BlockingHost",
     "Change",
     "Controller",
     "Delta",

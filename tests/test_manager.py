@@ -1,0 +1,78 @@
+"""docs/manager.md is what it says: its code serves guests of the embedded host."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import translator
+from tests.test_apply import DOMID, run
+from tests.test_xl import serving
+from translator.hosts.sandbox import Sandbox
+
+DOCUMENT = Path(__file__).parents[1] / "docs/manager.md"
+
+
+@pytest.fixture
+def manager() -> dict[str, Any]:
+    """Return what the document's code defines."""
+    names: dict[str, Any] = {}
+    for code in re.findall(r"^```python\n(.*?)^```", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
+        exec(compile(code, str(DOCUMENT), "exec"), names)
+    return names
+
+
+def test_many_guests_at_once(manager: dict[str, Any]) -> None:
+    async def scenario() -> None:
+        async with Sandbox() as sandbox:
+            for number in range(1, 9):
+                sandbox.add_guest(f"guest{number}", domid=number, guest="pvh")
+                sandbox.add_host_device(f"1-{number}", bus=1, device=number + 1, vendor=1, product=number)
+            log: list[tuple[int, str]] = []
+            async with translator.Host(xenstore=sandbox.xenstore_socket, sysfs=sandbox.sysfs) as host:
+                wishes = {number: [f"hostdev:1.{number + 1}"] for number in range(1, 9)}
+                wishes[8] = ["tablet"]
+                done = await manager["serve"](host, wishes, lambda *line: log.append(line))
+                assert done == {number: number != 8 for number in wishes}
+                usb = manager["Usb"](host, lambda *line: log.append(line))
+                assert await usb.show(1) == {(0, "1"): "1.2"}
+                assert await usb.take(1, "hostdev:1.2")
+                assert await usb.show(1) == {}
+            assert (8, "refused: no controller of the domain has a free port for a tablet") in log
+            assert (2, "done: Wait until the kernel's usbback in domain 0 has taken controller 0 on.") in log
+
+    run(scenario())
+
+
+def test_who_takes_too_long_is_undone(manager: dict[str, Any]) -> None:
+    async def scenario() -> None:
+        async with Sandbox(backend_delay_s=None) as sandbox:
+            sandbox.add_guest("guest", domid=DOMID, guest="pvh")
+            log: list[tuple[int, str]] = []
+            async with translator.Host(xenstore=sandbox.xenstore_socket, sysfs=sandbox.sysfs) as host:
+                wishes = {DOMID: ["controller:qusb2"]}
+                done = await manager["serve"](host, wishes, lambda *line: log.append(line), timeout_s=0.3)
+                assert done == {DOMID: False}
+                assert (await host.observe(domid=DOMID)).controllers == ()
+            assert log[-1] == (DOMID, "took too long; the guest is as it was")
+            assert [line for _, line in log if line.startswith("undone")]
+
+    run(scenario())
+
+
+def test_without_an_event_loop(manager: dict[str, Any], tmp_path: Path) -> None:
+    with serving(tmp_path) as bench:
+        reach = {"xenstore": bench.xenstore, "qmp": bench.qmp, "sysfs": bench.sysfs}
+        with translator.BlockingHost(**reach) as host:
+            assert host.attach("tablet", domid=DOMID).steps
+            assert [one.kind for one in host.observe(domid=DOMID).devices] == ["tablet"]
+            nothing = b"<domain type='xen'><name>hvm</name><os><type>hvm</type></os></domain>"
+            plan = translator.plan(translator.load(nothing), domid=DOMID)
+            assert host.detach("tablet", domid=DOMID).steps
+            assert host.apply(plan, prune=True, dry_run=True).steps
+            host.attach("controller:qusb2", "hostdev:1.8", domid=DOMID)
+            host.detach("controller:0", domid=DOMID, force=True)
+        assert manager["devices_of"](bench.xenstore, DOMID) == ["hostdev"]
