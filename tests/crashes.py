@@ -61,19 +61,26 @@ class Crasher:
         way: Way,
         document: Path | None = None,
         *,
+        domid: int = 8,
         die: tuple[int, When] | None = None,
         after_s: float | None = None,
     ) -> Ended:
         """Run a job and return how it ended.
 
         Args:
+            domid: whose domain the document is.
             die: at which of its actions it ends itself.
             after_s: seconds from its first look at the host, after which it is ended.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        host = {"xenstore": bench.xenstore, "qmp": bench.qmp, "sysfs": str(bench.sysfs), "state": str(bench.state)}
-        job = {"way": way, "host": host, "document": str(document), "die": die, "after_s": after_s}
+        host = {
+            "xenstore": bench.xenstore,
+            "qmp": bench.qmp or None,
+            "sysfs": str(bench.sysfs),
+            "state": str(bench.state),
+        }
+        job = {"way": way, "host": host, "document": str(document), "domid": domid, "die": die, "after_s": after_s}
         self._process.stdin.write(json.dumps(job).encode() + b"\n")
         return Ended(**json.loads(await self._process.stdout.readline()))
 
@@ -95,9 +102,7 @@ async def _work(job: dict[str, Any]) -> None:
     _Mortal.die = job["die"] and (job["die"][0], job["die"][1])
     translator.apply.Performer = translator.recover.Performer = _Mortal  # type: ignore[attr-defined]  # as imported
     if job["way"] == "apply":
-        from tests.test_apply import DOMID
-
-        plan = translator.plan(translator.load(job["document"]), domid=DOMID)
+        plan = translator.plan(translator.load(job["document"]), domid=job["domid"])
         async with translator.Host(**job["host"], timeout_s=5) as host:
             await host.apply(plan)
         return

@@ -50,7 +50,7 @@ class Bench(NamedTuple):
 
     def host(self) -> translator.Host:
         return translator.Host(
-            xenstore=self.xenstore, qmp=self.qmp, sysfs=self.sysfs, timeout_s=self.timeout_s, state=self.state
+            xenstore=self.xenstore, qmp=self.qmp or None, sysfs=self.sysfs, timeout_s=self.timeout_s, state=self.state
         )
 
     async def apply(self, plan: translator.Plan, **options: Any) -> Applied:
