@@ -43,6 +43,10 @@ $(VENV)/.test: pyproject.toml .ci/bootstrap
 	@.ci/bootstrap $(VENV) '.[dev]'
 	@touch $@ $(VENV)/.demo
 
+.PHONY: soak
+soak: $(VENV)/.test system-packages  ## crash tests at their full length: 200 kills, every fault on real servers, 1,000 cycles
+	$(RUN)/pytest --soak tests/test_recover.py tests/test_contention.py tests/test_soak.py
+
 FUZZ_SECONDS = 60
 
 fuzz: $(VENV)/.test  ## look for documents that break the reader, guided by coverage
