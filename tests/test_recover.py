@@ -7,14 +7,15 @@ nothing takes a PCI device away from a guest without an operating system. `pytes
 from __future__ import annotations
 
 import random
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
 from tests.conftest import FIXTURES
 from tests.crashes import Crasher
-from tests.test_apply import DOMID, bench, plan_of, run
+from tests.servers import Backend, CXenStored, Qemu, make_domain, require
+from tests.test_apply import DOMID, Bench, bench, host_devices, plan_of, run
 from translator import apply as applying
 from translator.errors import HostError, OutcomeUnknown, RollbackError
 from translator.execute import roll_back
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.crashes import Way, When
-    from tests.test_apply import Bench
+    from tests.servers import Server
+    from translator.outcome import StepEvent
     from translator.plan import Action, Step
 
 __all__ = ["bench"]  # a fixture
@@ -227,9 +229,11 @@ def test_killed_at_random_moments(
                 if recovered:
                     assert looks == (host.new if way == "resume" else host.old)
                 counted["as planned" if looks == host.new else "as before"] += 1
-                assert host.left() in ([], [f"xen-{DOMID}.lock"])  # whose owner was killed
+                assert not [name for name in host.left() if name.endswith(".journal")]
                 if looks == host.new:
                     await host.reset()
+            await host.bench.apply(plan_of("ten"))
+            assert host.left() == []  # nor the lock and the unfinished journal of one that was killed
 
     run(scenario())
     say(f"{request.node.name}: {', '.join(f'{number} {what}' for what, number in counted.items())}, 0 in between")
@@ -306,5 +310,68 @@ def test_what_somebody_else_has_changed_since_is_left_and_named(bench: Any, tmp_
                 await host.recover(resume=True)
             (recovered,) = await host.recover()
             assert recovered.left == ("device:usb:1:2",)
+
+    run(scenario())
+
+
+@asynccontextmanager
+async def mortal(tmp_path: Path) -> AsyncIterator[tuple[Scene, CXenStored, Qemu]]:
+    """Give a scene with the servers behind it."""
+    require(CXenStored)
+    require(Qemu)
+    identity = plan_of("one").topology.domain
+    with CXenStored() as xenstored, Qemu() as qemu:
+        client = await Xenstore.connect(xenstored.socket)
+        await make_domain(client, DOMID, name=identity.name, uuid=str(identity.uuid), guest="hvm")
+        await client.close()
+        backend = await Backend(xenstored.socket).__aenter__()
+        try:
+            sysfs = host_devices(tmp_path / "sys")
+            host = Bench(xenstored.socket, qemu.socket, sysfs, state=tmp_path / "state", timeout_s=2)
+            await host.apply(plan_of("one"))
+            yield Scene(host, await looks(host), None, ()), xenstored, qemu
+        finally:
+            with suppress(HostError):  # its connection may have been lost
+                await backend.__aexit__()
+
+
+def kill_at(number: int, server: Server) -> Callable[[StepEvent], None]:
+    def kill(event: StepEvent) -> None:
+        if (event.phase, event.number) == ("begin", number):
+            server.kill()
+
+    return kill
+
+
+@pytest.mark.parametrize("at", [3, 10, ACTIONS])
+def test_a_qemu_that_dies_takes_its_devices_along(tmp_path: Path, at: int) -> None:
+    async def scenario() -> None:
+        async with mortal(tmp_path) as (host, _, qemu):
+            with pytest.raises(HostError) as caught:
+                await host.bench.apply(plan_of("ten"), on_step=kill_at(at, qemu))
+            assert not isinstance(caught.value, RollbackError), caught.value
+            assert await host.bench.nodes() == host.old[0]
+            assert host.left() == []
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("at", [3, 12, ACTIONS])
+def test_a_xenstored_that_dies_leaves_a_journal(tmp_path: Path, at: int) -> None:
+    """What QEMU had been given is taken back at once, or by a recovery when there is a xenstored again."""
+
+    async def scenario() -> None:
+        async with mortal(tmp_path) as (host, xenstored, _):
+            with pytest.raises(RollbackError) as caught:
+                await host.bench.apply(plan_of("ten"), on_step=kill_at(at, xenstored))
+            assert "controller:usb:1" in caught.value.stuck
+            assert len(host.left()) == 1
+            with pytest.raises(RollbackError, match="no xenstored"):
+                await host.recover()
+            xenstored.__enter__()  # it has no memory of what was in it
+            (recovered,) = await host.recover()
+            assert recovered.whereabouts == "gone"
+            assert await host.bench.devices() == host.old[1]
+            assert host.left() == []
 
     run(scenario())
