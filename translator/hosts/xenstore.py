@@ -53,7 +53,7 @@ class Xenstore:
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
-        self._searching = asyncio.Lock()
+        self._turn = asyncio.Lock()
 
     @classmethod
     async def connect(cls, path: str | os.PathLike[str], timeout_s: float = 10) -> Xenstore:
@@ -149,11 +149,10 @@ class Xenstore:
         """
         for operation in operations:
             _check(operation)
-        if any(operation.op == "expect-nowhere" for operation in operations):
-            # what reads half the store is in conflict with each of its like: of one process, one at a time
-            async with self._searching:
-                return await self._commit(operations)
-        return await self._commit(operations)
+        # Those of one client take turns: they share the directories above what they make, so each one that is
+        # committed would be a conflict of all others under way.
+        async with self._turn:
+            return await self._commit(operations)
 
     async def search(self, operation: XenstoreOp) -> str | None:
         """Return where an `expect-nowhere` finds what it should not, outside of any transaction; None: nowhere."""
@@ -218,11 +217,11 @@ class Xenstore:
     async def answer_or_none(self, request: asyncio.Future[bytes], what: str) -> bytes | None:
         """Return the answer to a request, None where there is no such node."""
         try:
-            return await self.answer(request, what)
-        except _RefusedError as error:
+            return await self._wire.answer(request)
+        except Refusal as error:
             if error.name == "ENOENT":
                 return None
-            raise
+            raise _RefusedError(what, error.name) from error
 
     async def _ask(self, op: int, path: str) -> bytes | None:
         _check_path(path)
