@@ -160,6 +160,8 @@ def of_oracle(scope: Scope, name: str, xml: str, oracle: Dict) -> Case:
     reason = None
     if error is not None and "not supported in this QEMU binary" in error:
         reason = "Debian's QEMU lacks the controller model"
+    elif error is not None and "Unable to create tap device" in error:
+        reason = "the host was busy: libvirt tries a network device out while it writes a command line"
     devices = None if error is not None else _normal(oracle["devices"])
     backends = [{"kind": one["kind"], **one["args"]} for one in oracle["backends"]]
     answer = Answer(error=error, devices=devices, backends=None if error is not None else _normal(backends))
@@ -232,6 +234,20 @@ def table(comparisons: Sequence[Comparison]) -> str:
         rows.append((scope, str(len(counted)), *cells, str(ruled), str(len(members) - len(counted))))
     widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+
+
+def account(comparisons: Sequence[Comparison], scope: Scope) -> str:
+    """Return, as Markdown, how many cases of a scope are equal, and why each other one is not or does not count."""
+    members = [one for one in comparisons if one.case.scope == scope]
+    others = {
+        one.case.name: f"not counted: {one.case.reason}"
+        if one.case.reason
+        else f"differs in {' and '.join(one.differs)}: {(rule_of(one) or 'nothing accounts for it').lower()}"
+        for one in members
+        if one.case.reason or one.differs
+    }
+    lines = [f"Of {len(members)} cases {len(members) - len(others)} are equal in everything. The others:", ""]
+    return "\n".join([*lines, *(f"- `{name}`: {others[name]}." for name in sorted(others))])
 
 
 def explain(one: Comparison) -> str:

@@ -43,6 +43,10 @@ def test_every_difference_has_a_rule(comparisons: list[corpus.Comparison], scope
     assert not unexplained, "\n\n".join(map(corpus.explain, unexplained[:3]))
 
 
+def test_every_core_case_is_accounted_for(comparisons: list[corpus.Comparison]) -> None:
+    assert f"\n{corpus.account(comparisons, 'core')}\n" in (PROJECT / "docs/libvirt-differences.md").read_text()
+
+
 @pytest.mark.parametrize("rule", DIFFERENCES)
 def test_every_rule_is_documented(rule: str) -> None:
     assert f"## {rule}\n" in (PROJECT / "docs/libvirt-differences.md").read_text()
