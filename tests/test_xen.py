@@ -720,6 +720,11 @@ def test_apply_takes_what_the_host_has(usbback: bool, model: str, tmp_path: Path
             await command("apply", str(file), *options, "--state", str(tmp_path / "state"))
             seen = await command("observe", *options)
             assert f"controller 0: {model}, " in seen
+            more = [*options[2:], "--state", str(tmp_path / "state")]
+            assert "attached: host device 1.9, port 1 of controller 0" in await command(
+                "attach", str(DOMID), "hostdev:serial:XENSTICK01", *more
+            )
+            assert "detached: host device 1.9" in await command("detach", str(DOMID), "hostdev:1.9", *more)
             assert "16 ports, backend in domain 0, frontend initialising" in seen
 
     async def command(*words: str) -> str:

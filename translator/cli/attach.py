@@ -20,10 +20,12 @@ if TYPE_CHECKING:
     from translator.hotplug import Part, Wanted
     from translator.outcome import Applied
     from translator.report import Report
+    from translator.topology import Layout
 
 
 @click.command("attach")
 @options.domain
+@options.layout
 @click.argument("devices", nargs=-1, required=True, metavar="DEVICE…")
 @click.option("--controller", type=click.IntRange(0), help="The controller that a device goes to.")
 @click.option("--port", help="The port of it, such as 2 or 2.1.")
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 @options.reporting
 def command(
     domain: str,
+    layout: Layout | None,
     devices: tuple[str, ...],
     controller: int | None,
     port: str | None,
@@ -73,6 +76,7 @@ def command(
                     host,
                     given,
                     domid=await domain_at(host, connecting, domain),
+                    layout=layout,
                     place=place,
                     auto_controller=not no_auto_controller,
                     dry_run=dry_run,

@@ -14,10 +14,12 @@ from translator.cli.progress import progress_of
 
 if TYPE_CHECKING:
     from translator.cli.options import Connecting, Journaling, Reporting
+    from translator.topology import Layout
 
 
 @click.command("detach")
 @options.domain
+@options.layout
 @click.argument("devices", nargs=-1, required=True, metavar="DEVICE…")
 @click.option("--force", is_flag=True, help="Do not wait for the guest and the backend to let go of a controller.")
 @click.option(
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 @options.reporting
 def command(
     domain: str,
+    layout: Layout | None,
     devices: tuple[str, ...],
     force: bool,
     save: Path | None,
@@ -60,6 +63,7 @@ def command(
                     host,
                     given,
                     domid=await domain_at(host, connecting, domain),
+                    layout=layout,
                     force=force,
                     dry_run=dry_run,
                     on_step=progress.tell,

@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from translator.cli.options import Connecting, Reporting
     from translator.hosts.sysfs import Sysfs
     from translator.observe import Observation
+    from translator.topology import Layout
 
 
 @click.command("observe")
 @options.domid
+@options.layout
 @click.option(
     "--format",
     "format",
@@ -34,7 +36,13 @@ if TYPE_CHECKING:
 @options.connecting
 @options.reporting
 def command(
-    domid: int | None, format: str, watch: bool, output: Path | None, connecting: Connecting, reporting: Reporting
+    domid: int | None,
+    layout: Layout | None,
+    format: str,
+    watch: bool,
+    output: Path | None,
+    connecting: Connecting,
+    reporting: Reporting,
 ) -> None:
     """Print what a running domain has: --domid or --name for Xen, --qmp alone for QEMU."""
     report = reporting.report()
@@ -55,9 +63,9 @@ def command(
         async with host_of(connecting) as host:
             number = await domid_at(host, connecting, domid)
             if not watch:
-                inputs.write(show(await observe(host, domid=number), host.sysfs), output)
+                inputs.write(show(await observe(host, domid=number, layout=layout), host.sysfs), output)
                 return
-            async for seen in observations(host, domid=number):
+            async for seen in observations(host, domid=number, layout=layout):
                 inputs.write(show(seen, host.sysfs) + ("\n" if format == "text" else ""), output)
 
     with report.document(None):
