@@ -169,6 +169,38 @@ def test_the_verbs(tmp_path: Path) -> None:
         assert asyncio.run(everything(host)) == before
 
 
+def test_the_verbs_of_2014(tmp_path: Path) -> None:
+    with serving(tmp_path) as host:
+
+        def call(line: str) -> tuple[int, str]:
+            reach = ["--xenstore", host.xenstore, "--qmp", host.qmp, "--sysfs", str(host.sysfs), "--layout", "rfc7"]
+            result = CliRunner().invoke(cli, ["xl", *reach, "--state", str(tmp_path / "state"), *line.split()])
+            return result.exit_code, result.stdout
+
+        before = asyncio.run(everything(host))
+        assert call("usbctrl-attach hvm type=qusb") == (0, "")
+        assert call("usb-attach hvm hostdev:1.9") == (0, "")
+        assert call("usb-attach hvm hostdev:002.003") == (0, "")
+        assert call("usb-list hvm") == (
+            0,
+            "protocol    backend  type     device\n"
+            "        pv        0  hostdev  001.009\n"
+            "        pv        0  hostdev  002.003\n",
+        )
+        for line, code in (
+            ("usb-attach hvm hostdev:1.9", 4),
+            ("usb-detach hvm hostdev:1.8", 4),
+            ("usb-attach hvm disk:1.9", 2),
+            ("usb-attach hvm hostdev:1", 2),
+            ("usb-attach hvm hostdev:1.x", 2),
+        ):
+            assert call(line) == (code, ""), line
+        for line in ("usb-detach hvm hostdev:1.9", "usb-detach hvm hostdev:2.3", "usbctrl-detach hvm 0"):
+            assert call(line) == (0, "")
+        assert call("usb-list hvm") == (0, "")
+        assert asyncio.run(everything(host)) == before
+
+
 def test_twenty_guests_come_and_go_and_leave_nothing() -> None:
     async def scenario() -> None:
         async with Sandbox() as sandbox:

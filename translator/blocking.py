@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from translator.outcome import Applied
     from translator.plan import Plan
-    from translator.topology import Topology
+    from translator.topology import Layout, Topology
 
 
 class BlockingHost:
@@ -47,9 +47,9 @@ class BlockingHost:
         """Detach devices and controllers from the running domain; see `Host.detach`."""
         return self._runner.run(self._host.detach(*devices, **options))
 
-    def observe(self, *, domid: int | None = None) -> Topology:
+    def observe(self, *, domid: int | None = None, layout: Layout | None = None) -> Topology:
         """Return what the running domain has; see `Host.observe`."""
-        return self._runner.run(self._host.observe(domid=domid))
+        return self._runner.run(self._host.observe(domid=domid, layout=layout))
 
     def close(self) -> None:
         """Close what was opened."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from translator.domain import Domain
     from translator.host import Host
     from translator.outcome import Applied
+    from translator.topology import Layout
 
 PARAVIRTUAL = ("pv", "qusb")
 _KINDS = ("vusb", "qusb")
@@ -40,7 +41,7 @@ def paravirtual(plan: Plan) -> Plan:
     )
 
 
-async def started(domain: Domain, host: Host) -> Applied | None:
+async def started(domain: Domain, host: Host, layout: Layout | None = None) -> Applied | None:
     """Give a Xen domain that has just been started what libvirt does not; None where that is nothing.
 
     Raises:
@@ -50,7 +51,7 @@ async def started(domain: Domain, host: Host) -> Applied | None:
 
     if domain.hypervisor != "xen" or domain.domid is None:
         return None
-    plan = paravirtual(translator.plan(domain, usbback=host.sysfs.has_driver("usbback")))
+    plan = paravirtual(translator.plan(domain, layout=layout, usbback=host.sysfs.has_driver("usbback")))
     return await host.apply(plan) if plan.topology.controllers else None
 
 

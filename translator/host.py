@@ -130,6 +130,7 @@ class Host:
         self,
         *devices: str | bytes,
         domid: int | None = None,
+        layout: Layout | None = None,
         auto_controller: bool = True,
         dry_run: bool = False,
         on_step: Callable[[StepEvent], None] | None = None,
@@ -139,12 +140,19 @@ class Host:
         Args:
             devices: each a word, such as `hostdev:1.8`, or the bytes of a fragment of domain XML.
             domid: a Xen domain's id; None for the one QEMU that `qmp` names.
+            layout: where the domain's records live; libxl if None.
         """
         from translator.attach import Given, attach
 
         given = [Given(one) for one in devices]
         moved = await attach(
-            self, given, domid=domid, auto_controller=auto_controller, dry_run=dry_run, on_step=on_step
+            self,
+            given,
+            domid=domid,
+            layout=layout,
+            auto_controller=auto_controller,
+            dry_run=dry_run,
+            on_step=on_step,
         )
         return moved.applied
 
@@ -152,6 +160,7 @@ class Host:
         self,
         *devices: str | bytes,
         domid: int | None = None,
+        layout: Layout | None = None,
         force: bool = False,
         dry_run: bool = False,
         on_step: Callable[[StepEvent], None] | None = None,
@@ -160,7 +169,8 @@ class Host:
         from translator.attach import Given, detach
 
         given = [Given(one) for one in devices]
-        return (await detach(self, given, domid=domid, force=force, dry_run=dry_run, on_step=on_step)).applied
+        moved = await detach(self, given, domid=domid, layout=layout, force=force, dry_run=dry_run, on_step=on_step)
+        return moved.applied
 
     async def observe(self, *, domid: int | None = None, layout: Layout | None = None) -> Topology:
         """Return what the running domain has: a Xen domain by its id, or the one QEMU that `qmp` names.

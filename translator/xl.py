@@ -81,6 +81,39 @@ def usb_list(seen: Observation) -> str:
     return "".join(_lines(seen))
 
 
+def specifier(word: str) -> str:
+    """Return the word of the series of 2014, `hostdev:BUS.ADDR`, as ours.
+
+    Raises:
+        XlWordError: it is not of that form.
+    """
+    kind, _, rest = word.partition(":")
+    bus, dot, address = rest.partition(".")
+    if kind != "hostdev":
+        raise XlWordError(f"Unknown device type: {kind}; possible: hostdev:BUS.ADDR")
+    if not dot or not address:
+        raise XlWordError(f"Device type {kind} requires hostaddr, such as hostdev:1.8")
+    for name, digits in (("hostbus", bus), ("hostaddr", address)):
+        if not re.fullmatch(r"[0-9]{1,3}", digits) or not 1 <= int(digits) <= 255:
+            raise XlWordError(f"Bad {name}: {digits}")
+    return f"hostdev:{int(bus)}.{int(address)}"
+
+
+def usb_list_2014(seen: Observation) -> str:
+    """Return what `xl usb-list` of the series of 2014 prints: the host devices that are recorded for the domain."""
+    types = {one.index: one for one in seen.topology.controllers if one.family == "usb"}
+    lines = []
+    for device in seen.topology.devices:
+        host = device.host
+        if host is None or host.bus is None or host.device is None:
+            continue
+        controller = types[device.controller]
+        backend = controller.backend or 0
+        protocol = "devicemodel" if controller.type == "emulated" else "pv"
+        lines.append(f"{protocol:>10}  {backend:>7}  {'hostdev':>7}  {host.bus:03}.{host.device:03}\n")
+    return "".join(["protocol    backend  type     device\n", *lines]) if lines else ""
+
+
 def _lines(seen: Observation) -> Iterator[str]:
     given = {(one.controller, one.port): one.host for one in seen.topology.devices if one.host is not None}
     for controller in seen.topology.controllers:

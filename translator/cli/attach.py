@@ -16,16 +16,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from translator.attach import Given
-    from translator.cli.options import Connecting, Journaling, Reporting
+    from translator.cli.options import Journaling, Reaching, Reporting
     from translator.hotplug import Part, Wanted
     from translator.outcome import Applied
     from translator.report import Report
-    from translator.topology import Layout
 
 
 @click.command("attach")
 @options.domain
-@options.layout
 @click.argument("devices", nargs=-1, required=True, metavar="DEVICE…")
 @click.option("--controller", type=click.IntRange(0), help="The controller that a device goes to.")
 @click.option("--port", help="The port of it, such as 2 or 2.1.")
@@ -43,14 +41,13 @@ if TYPE_CHECKING:
 @options.reporting
 def command(
     domain: str,
-    layout: Layout | None,
     devices: tuple[str, ...],
     controller: int | None,
     port: str | None,
     no_auto_controller: bool,
     save: Path | None,
     dry_run: bool,
-    connecting: Connecting,
+    connecting: Reaching,
     journaling: Journaling,
     max_size: int,
     reporting: Reporting,
@@ -76,7 +73,7 @@ def command(
                     host,
                     given,
                     domid=await domain_at(host, connecting, domain),
-                    layout=layout,
+                    layout=connecting.layout,
                     place=place,
                     auto_controller=not no_auto_controller,
                     dry_run=dry_run,

@@ -13,13 +13,11 @@ from translator.cli.hosts import domain_at, host_of, run
 from translator.cli.progress import progress_of
 
 if TYPE_CHECKING:
-    from translator.cli.options import Connecting, Journaling, Reporting
-    from translator.topology import Layout
+    from translator.cli.options import Journaling, Reaching, Reporting
 
 
 @click.command("detach")
 @options.domain
-@options.layout
 @click.argument("devices", nargs=-1, required=True, metavar="DEVICE…")
 @click.option("--force", is_flag=True, help="Do not wait for the guest and the backend to let go of a controller.")
 @click.option(
@@ -35,12 +33,11 @@ if TYPE_CHECKING:
 @options.reporting
 def command(
     domain: str,
-    layout: Layout | None,
     devices: tuple[str, ...],
     force: bool,
     save: Path | None,
     dry_run: bool,
-    connecting: Connecting,
+    connecting: Reaching,
     journaling: Journaling,
     max_size: int,
     reporting: Reporting,
@@ -63,7 +60,7 @@ def command(
                     host,
                     given,
                     domid=await domain_at(host, connecting, domain),
-                    layout=layout,
+                    layout=connecting.layout,
                     force=force,
                     dry_run=dry_run,
                     on_step=progress.tell,

@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import translator
-    from translator.cli.options import Connecting, Journaling, Reporting
+    from translator.cli.options import Journaling, Reaching, Reporting
     from translator.follow import Event, Followed
     from translator.plan import Plan
+    from translator.topology import Layout
 
 
 @click.command("follow")
@@ -36,7 +37,7 @@ def command(
     target: str,
     devices: tuple[str, ...],
     poll: float | None,
-    connecting: Connecting,
+    connecting: Reaching,
     journaling: Journaling,
     max_size: int,
     reporting: Reporting,
@@ -64,8 +65,15 @@ def command(
         async with host_of(connecting, journaling) as host:
             identity = plan.topology.domain if plan else None
             domid = await domain_at(host, connecting, (identity.uuid or identity.name) if identity else target)
-            followed = await _followed(host, domid, plan, devices)
-            await follow(host, followed, domid=domid, on_event=_tell, poll_s=POLL_S if poll is None else poll)
+            followed = await _followed(host, domid, connecting.layout, plan, devices)
+            await follow(
+                host,
+                followed,
+                domid=domid,
+                layout=connecting.layout,
+                on_event=_tell,
+                poll_s=POLL_S if poll is None else poll,
+            )
 
     with report.document(target if plan else None):
         run(work(), stopped=0)
@@ -73,7 +81,7 @@ def command(
 
 
 async def _followed(
-    host: translator.Host, domid: int | None, plan: Plan | None, devices: Sequence[str]
+    host: translator.Host, domid: int | None, layout: Layout | None, plan: Plan | None, devices: Sequence[str]
 ) -> Sequence[Followed]:
     from translator.follow import Followed, check, followed_of
     from translator.words import parse_device_word
@@ -81,7 +89,7 @@ async def _followed(
     if devices:
         hosts = [parse_device_word(word).host for word in devices]
         return [Followed(check(one)) for one in hosts if one is not None]
-    return followed_of(plan.topology if plan else await host.observe(domid=domid))
+    return followed_of(plan.topology if plan else await host.observe(domid=domid, layout=layout))
 
 
 def _tell(event: Event) -> None:

@@ -14,7 +14,7 @@ from translator.cli.hosts import host_of, run
 from translator.domain import MAX_SIZE
 
 if TYPE_CHECKING:
-    from translator.cli.options import Connecting, Journaling, Reporting
+    from translator.cli.options import Journaling, Reaching, Reporting
     from translator.domain import Domain
     from translator.report import Report
 
@@ -32,7 +32,7 @@ def command(
     operation: str,
     suboperation: str,
     extra: str,
-    connecting: Connecting,
+    connecting: Reaching,
     journaling: Journaling,
     reporting: Reporting,
 ) -> None:
@@ -57,7 +57,7 @@ def _domain(name: str) -> Domain:
     return translator.load(sys.stdin.buffer.read(MAX_SIZE + 1), file=name)
 
 
-def _on_host(domain: Domain, operation: str, report: Report, connecting: Connecting, journaling: Journaling) -> None:
+def _on_host(domain: Domain, operation: str, report: Report, connecting: Reaching, journaling: Journaling) -> None:
     async def work() -> None:
         from translator.hook import release, started
 
@@ -65,7 +65,7 @@ def _on_host(domain: Domain, operation: str, report: Report, connecting: Connect
             assert host.state is not None, "a command keeps its journals"
             note = Path(host.state) / "hook" / (domain.uuid or domain.name)
             if operation == "started":
-                applied = await started(domain, host)
+                applied = await started(domain, host, connecting.layout)
                 if applied is not None:
                     report.warnings(applied.notes, domain.name)
                     note.parent.mkdir(parents=True, exist_ok=True)

@@ -15,15 +15,13 @@ from translator.report import EXIT_HOST
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from translator.cli.options import Connecting, Reporting
+    from translator.cli.options import Reaching, Reporting
     from translator.hosts.sysfs import Sysfs
     from translator.observe import Observation
-    from translator.topology import Layout
 
 
 @click.command("observe")
 @options.domid
-@options.layout
 @click.option(
     "--format",
     "format",
@@ -33,16 +31,10 @@ if TYPE_CHECKING:
 )
 @click.option("--watch", is_flag=True, help="Print it again whenever it changes, until interrupted.")
 @options.output
-@options.connecting
+@options.looking
 @options.reporting
 def command(
-    domid: int | None,
-    layout: Layout | None,
-    format: str,
-    watch: bool,
-    output: Path | None,
-    connecting: Connecting,
-    reporting: Reporting,
+    domid: int | None, format: str, watch: bool, output: Path | None, connecting: Reaching, reporting: Reporting
 ) -> None:
     """Print what a running domain has: --domid or --name for Xen, --qmp alone for QEMU."""
     report = reporting.report()
@@ -63,9 +55,9 @@ def command(
         async with host_of(connecting) as host:
             number = await domid_at(host, connecting, domid)
             if not watch:
-                inputs.write(show(await observe(host, domid=number, layout=layout), host.sysfs), output)
+                inputs.write(show(await observe(host, domid=number, layout=connecting.layout), host.sysfs), output)
                 return
-            async for seen in observations(host, domid=number, layout=layout):
+            async for seen in observations(host, domid=number, layout=connecting.layout):
                 inputs.write(show(seen, host.sysfs) + ("\n" if format == "text" else ""), output)
 
     with report.document(None):

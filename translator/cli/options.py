@@ -41,6 +41,12 @@ class Connecting(msgspec.Struct, frozen=True):
     name: str | None
 
 
+class Reaching(Connecting, frozen=True):
+    """The same for a command without a plan, which does not say where the domain's records live."""
+
+    layout: Literal["libxl", "rfc7"] | None
+
+
 class Journaling(msgspec.Struct, frozen=True):
     """Where journals are kept, how long to wait for who works on the domain, and how steps are told as they go."""
 
@@ -164,7 +170,10 @@ _reaching = (
 connecting = _group(
     "connecting", Connecting, *_reaching, click.option("--name", help="The running Xen domain's name.")
 )
-reaching = _group("connecting", Connecting, *_reaching)  # for a command whose argument says which domain
+reaching = _group("connecting", Reaching, *_reaching, layout)  # for a command whose argument says which domain
+looking = _group(
+    "connecting", Reaching, *_reaching, layout, click.option("--name", help="The running Xen domain's name.")
+)
 domain = click.argument("domain")
 state = click.option(
     "--state",

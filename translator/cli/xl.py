@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     import translator
-    from translator.cli.options import Connecting, Journaling, Reporting
+    from translator.cli.options import Journaling, Reaching, Reporting
 
 
 class Call(NamedTuple):
     """How a verb was called: the host's options stand before it."""
 
-    connecting: Connecting
+    connecting: Reaching
     journaling: Journaling
     reporting: Reporting
 
@@ -35,7 +35,7 @@ _domain = click.argument("domain")
 @options.journaling
 @options.reporting
 @click.pass_context
-def command(context: click.Context, connecting: Connecting, journaling: Journaling, reporting: Reporting) -> None:
+def command(context: click.Context, connecting: Reaching, journaling: Journaling, reporting: Reporting) -> None:
     """Do as `xl` does: the same words and the same output, with the undo and the errors of `attach` and `detach`."""
     context.obj = Call(connecting, journaling, reporting)
 
@@ -50,12 +50,13 @@ def usbctrl_attach(call: Call, domain: str, words: tuple[str, ...]) -> None:
     async def work(host: translator.Host, domid: int) -> None:
         from translator.xl import controller_word
 
-        guest = (await host.observe(domid=domid)).domain.guest
+        layout = call.connecting.layout
+        guest = (await host.observe(domid=domid, layout=layout)).domain.guest
         try:
             word = controller_word(words, guest, usbback=host.sysfs.has_driver("usbback"))
         except XlWordError as error:
             usage(str(error))
-        await host.attach(word, domid=domid)
+        await host.attach(word, domid=domid, layout=layout)
 
     _on(call, domain, work)
 
@@ -68,7 +69,7 @@ def usbctrl_detach(call: Call, domain: str, devid: int) -> None:
     """Remove a USB controller, and the devices on it, from a domain."""
 
     async def work(host: translator.Host, domid: int) -> None:
-        await host.detach(f"controller:{devid}", domid=domid)
+        await host.detach(f"controller:{devid}", domid=domid, layout=call.connecting.layout)
 
     _on(call, domain, work)
 
@@ -89,7 +90,7 @@ def usbdev_attach(call: Call, domain: str, words: tuple[str, ...]) -> None:
     async def work(host: translator.Host, domid: int) -> None:
         from translator.attach import Given, attach
 
-        await attach(host, [Given(word)], domid=domid, place=place)
+        await attach(host, [Given(word)], domid=domid, layout=call.connecting.layout, place=place)
 
     _on(call, domain, work)
 
@@ -103,7 +104,7 @@ def usbdev_detach(call: Call, domain: str, controller: int, port: int) -> None:
     """Take the device in a port of a controller away from a domain."""
 
     async def work(host: translator.Host, domid: int) -> None:
-        await host.detach(f"{controller}:{port}", domid=domid)
+        await host.detach(f"{controller}:{port}", domid=domid, layout=call.connecting.layout)
 
     _on(call, domain, work)
 
@@ -112,15 +113,55 @@ def usbdev_detach(call: Call, domain: str, controller: int, port: int) -> None:
 @_domain
 @click.pass_obj
 def usb_list(call: Call, domain: str) -> None:
-    """List a domain's USB controllers and devices."""
+    """List a domain's USB controllers and devices; with --layout rfc7 as the series of 2014 did."""
 
     async def work(host: translator.Host, domid: int) -> None:
         from translator.observe import observe
-        from translator.xl import usb_list
+        from translator.xl import usb_list, usb_list_2014
 
-        write(usb_list(await observe(host, domid=domid, records_only=True)), None)
+        layout = call.connecting.layout
+        # where the records of that series do not tell a port, QEMU does
+        seen = await observe(host, domid=domid, layout=layout, records_only=layout != "rfc7")
+        write(usb_list_2014(seen) if layout == "rfc7" else usb_list(seen), None)
 
     _on(call, domain, work)
+
+
+@command.command("usb-attach")
+@_domain
+@click.argument("device", metavar="hostdev:BUS.ADDR")
+@click.pass_obj
+def usb_attach(call: Call, domain: str, device: str) -> None:
+    """Attach a USB device of the host to a domain, as the series of 2014 did."""
+    word = _specifier(device)
+
+    async def work(host: translator.Host, domid: int) -> None:
+        await host.attach(word, domid=domid, layout=call.connecting.layout or "rfc7")
+
+    _on(call, domain, work)
+
+
+@command.command("usb-detach")
+@_domain
+@click.argument("device", metavar="hostdev:BUS.ADDR")
+@click.pass_obj
+def usb_detach(call: Call, domain: str, device: str) -> None:
+    """Detach a USB device from a domain, as the series of 2014 did."""
+    word = _specifier(device)
+
+    async def work(host: translator.Host, domid: int) -> None:
+        await host.detach(word, domid=domid, layout=call.connecting.layout or "rfc7")
+
+    _on(call, domain, work)
+
+
+def _specifier(device: str) -> str:
+    from translator.xl import specifier
+
+    try:
+        return specifier(device)
+    except XlWordError as error:
+        usage(str(error))
 
 
 def _on(call: Call, domain: str, work: Callable[[translator.Host, int], Awaitable[None]]) -> None:
