@@ -300,7 +300,7 @@ def test_what_is_placed_stays_when_it_is_written_down() -> None:
 def test_more_root_ports_than_fit() -> None:
     demands = [PciDemand(what="nic", plug="express") for _ in range(300)]
     assert place(BOARDS["q35"], demands) == Misplaced(
-        (), "there are more devices than PCI slots for them", "remove some of them"
+        (), "there is no PCI slot for everything that needs one", "remove some of it"
     )
 
 

@@ -416,4 +416,4 @@ def _place(address: PciAddress) -> tuple[int, int, int, int]:
 
 
 def _no_room() -> Misplaced:
-    return Misplaced((), "there are more devices than PCI slots for them", "remove some of them")
+    return Misplaced((), "there is no PCI slot for everything that needs one", "remove some of it")
