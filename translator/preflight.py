@@ -113,8 +113,10 @@ async def _device_model(domid: int, xenstore: Xenstore) -> None:
             f"the device model of domain {domid} is qemu-traditional, which takes no USB devices while it runs",
             'start the domain with device_model_version="qemu-xen", or with a paravirtual controller of type pv',
         )
-    for other in await xenstore.children("/local/domain") or ():
-        if await xenstore.read(f"/local/domain/{other}/target") == str(domid):
+    others = await xenstore.children("/local/domain") or ()
+    targets = await asyncio.gather(*(xenstore.read(f"/local/domain/{other}/target") for other in others))
+    for other, target in zip(others, targets, strict=True):
+        if target == str(domid):
             raise HostError(
                 "T421",
                 f"the QEMU of domain {domid} runs in stub domain {other}, out of reach",

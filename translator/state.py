@@ -99,7 +99,8 @@ class State:
             finally:
                 # While it is held: whoever has opened it meanwhile finds it unlinked, and begins again.
                 _take(directory, name)
-                os.close(held)
+                # the last close of a file without a name waits for the disk
+                await to_the_end(asyncio.to_thread(os.close, held))
 
     def is_locked(self, key: str) -> bool:
         """Tell whether somebody works on the domain."""
@@ -134,14 +135,13 @@ class State:
         try:
             yield record
         except RollbackError:
-            raise  # it stays: what is stuck is still to be taken back
+            record.close()  # it stays: what is stuck is still to be taken back
+            raise
         except BaseException:
             await to_the_end(asyncio.to_thread(self._finish, record, "undone"))
             raise
         else:
             await to_the_end(asyncio.to_thread(self._finish, record, "done"))
-        finally:
-            record.close()
 
     def journals(self) -> tuple[Found, ...]:
         """Return the journals that are there, by name; none where there is no directory."""
@@ -351,6 +351,8 @@ class State:
                 f"{record.path}: cannot be ended: {error.strerror}; the domain {what}",
                 "delete the file by hand, or `translator recover` will look at what it names",
             ) from error
+        finally:
+            record.close()
 
     def _remove(self, key: str, id: str) -> None:
         """Remove an apply's files, the journal first: the others say nothing without it."""
