@@ -13,7 +13,7 @@ import pytest
 from lxml import etree
 
 import translator
-from tests.conftest import FIXTURES, cases
+from tests.conftest import cases
 from tests.domains import random_domain
 from translator.delta import Delta
 from translator.diff import subject
@@ -142,12 +142,9 @@ def test_the_order_of_a_xen_guests_elements_is_no_difference(seed: int) -> None:
     assert translator.diff(plan_of(text), plan_of(reordered(text, random.Random(seed)))) == Delta(())
 
 
-@pytest.mark.parametrize(
-    "case", ["old-usbcontroller-with-names", "usb-and-usbdevice", "usbctrl-and-usbdev", "vusb-of-xend"]
-)
-def test_a_configuration_of_xls_is_the_document_that_it_converts_to(case: str) -> None:
-    folder = FIXTURES / "convert" / case
-    config, document = (translator.plan(translator.load(folder / f"domain.{suffix}")) for suffix in ("cfg", "xml"))
+@pytest.mark.parametrize("case", cases("convert"), ids=lambda case: case.name)
+def test_a_configuration_of_xls_is_the_document_that_it_converts_to(case: Path) -> None:
+    config, document = (translator.plan(translator.load(case / f"domain.{suffix}")) for suffix in ("cfg", "xml"))
     assert translator.diff(config, document) == Delta(())
     assert translator.diff(config, translator.Plan.from_json(document.to_json())) == Delta(())
 
