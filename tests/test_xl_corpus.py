@@ -113,8 +113,8 @@ def elements(data: bytes) -> Counter[str]:
 def usb(data: bytes) -> object:
     topology = resolve(translator.load(data)).topology
     return (
-        [(one.index, one.model, one.ports) for one in topology.controllers],
-        [(one.kind, one.controller, one.port, one.host) for one in topology.devices],
+        [(one.index, one.model, one.ports) for one in topology.controllers if one.family == "usb"],
+        [(one.kind, one.controller, one.port, one.host) for one in topology.devices if one.family == "usb"],
     )
 
 

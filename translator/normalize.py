@@ -40,10 +40,11 @@ def normalize(data: bytes, *, file: str | None = None) -> bytes:
         DocumentError: the document is refused, with all its faults; or it has a hub before the one that this hangs
             on, which has no normal form.
     """
-    document = validate(data, file=file)
     if is_config(data, file):
-        data = document.locator.text  # the XML that was drawn up from it
-        document = validate(data, file=file)
+        from translator.xlcfg import to_xml
+
+        data = to_xml(data, file=file, keep_unknown=True).data
+    document = validate(data, file=file)
     domain = parse(document)
     try:
         resolution = resolve(domain)

@@ -18,7 +18,7 @@ from translator.parse import parse
 from translator.pinpoint import find, pinpoint
 from translator.resolve import resolve
 from translator.topology import Controller, Place
-from translator.validate import validate
+from translator.validate import is_config, validate
 
 if TYPE_CHECKING:
     from lxml.etree import _Element
@@ -33,6 +33,7 @@ def add(text: bytes, wanted: Wanted, *, file: str | None = None) -> bytes:
     Raises:
         DocumentError: the document is refused, or has no such controller or port.
     """
+    _check_xml(text, file)
     coming = {subject(part) for part in wanted.parts}
     for start in (text, normalize(text, file=file)):
         document = validate(start, file=file)
@@ -52,6 +53,7 @@ def remove(text: bytes, wanted: Wanted, *, file: str | None = None) -> bytes:
     Raises:
         DocumentError: the document is refused, or has no such device.
     """
+    _check_xml(text, file)
     leaving = {subject(part) for part in wanted.parts}
     for start in (text, normalize(text, file=file)):
         topology = _topology(start, file)
@@ -114,6 +116,11 @@ def _moved(before: Topology, after: Topology) -> tuple[set[str], set[str]]:
         {change.id for change in changes if change.action == "add"},
         {change.id for change in changes if change.action != "add"},
     )
+
+
+def _check_xml(text: bytes, file: str | None) -> None:
+    if is_config(text, file):
+        raise _refused(file, "only domain XML is edited, and this is a file in xl's language")
 
 
 def _refused(file: str | None, message: str) -> DocumentError:

@@ -39,7 +39,9 @@ def document(data: bytes, *, file: str | None = None) -> Document:
     """
     from translator.xlcfg.read import read
 
-    return _checked(read(data, file=file), data, file)
+    drawn = read(data, file=file)
+    drawn.draft.drop_implied()
+    return _checked(drawn, data, file)
 
 
 def to_xml(data: bytes, *, file: str | None = None, keep_unknown: bool = False) -> Converted:

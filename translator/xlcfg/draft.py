@@ -47,6 +47,13 @@ class Draft:
             self._places[element, None] = at
         return element
 
+    def drop_implied(self) -> None:
+        """Remove what nobody asked for and sits on no controller, which domain XML has anyhow."""
+        for devices in self.root.iterchildren("devices"):
+            for element in list(devices):
+                if (element, None) not in self._places and element.tag != "controller":
+                    devices.remove(element)
+
     def xml(self) -> bytes:
         """Return the document's bytes, an element in a line."""
         etree.indent(self.root)

@@ -21,7 +21,9 @@ from translator.errors import Diagnostic, DocumentError, Source
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-MAX_SIZE = 2**20  # bytes of a file: no domain's is larger
+MAX_SIZE = 2**18  # bytes of a file: no domain's is larger
+MOST_VALUES = 10_000  # in lists
+LONGEST_STRING = 2**14  # of one that is taken apart further
 MOST_FAULTS = 20
 DEEPEST = 8  # lists in lists
 
@@ -148,6 +150,7 @@ class _Parser:
         self.settings: dict[str, Setting] = {}
         self.faults: list[Diagnostic] = []
         self.warnings: list[Diagnostic] = []
+        self.values = 0
 
     def run(self) -> None:
         while self.token.kind != "end" and len(self.faults) < MOST_FAULTS:
@@ -240,12 +243,17 @@ class _Parser:
 
     def value(self, depth: int) -> Value:
         token = self.token
+        self.values += 1
+        if self.values > MOST_VALUES:
+            raise _Fault("T106", f"the file has more than {MOST_VALUES:,} values", token.source)
         if token.kind == "sign" and token.text == "[":
             return self.items(depth + 1)
         if token.kind not in ("number", "triple", "double", "single"):
             raise self.unexpected("a string, a number or a list")
         self.step()
         text = self.unescaped(token) if token.kind in ("double", "single") else token.text
+        if len(text) > LONGEST_STRING:
+            raise _Fault("T103", f"the string is longer than {LONGEST_STRING:,} characters", token.source)
         if bad := _NOT_IN_XML.search(text):
             raise _Fault("T116", f"the string holds the character {bad[0]!a}", token.source, "XML has none such")
         return Text(text, token.source, token.kind != "number")

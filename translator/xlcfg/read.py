@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from lxml import etree
 
 from translator.errors import DocumentError, Source
+from translator.findings import MOST_FAULTS, told
 from translator.models import XEN_MACHINES
-from translator.xlcfg import consoles, disks, displays, hosts, language, networks, usb
+from translator.xlcfg import consoles, disks, displays, hosts, language, networks, usb, usbdraw
 from translator.xlcfg.draft import Draft
 from translator.xlcfg.language import Text, spelled
 from translator.xlcfg.names import EVENTS, KNOWN, NAMESPACE, TIMERS
@@ -53,12 +54,12 @@ def read(data: bytes, *, file: str | None = None, keep_unknown: bool = False) ->
     reader.domain()
     unknown = reader.unknown()
     if sheet.faults:
-        raise DocumentError(sorted(sheet.faults, key=lambda one: (one.line or 0, one.column or 0)))
+        raise DocumentError(told(sorted(sheet.faults, key=lambda one: (one.line or 0, one.column or 0))))
     if keep_unknown:
         reader.keep(sheet.kept)
-    told = {one.element for one in unknown}
-    lost = () if keep_unknown else tuple(_lost(sheet, kept) for kept in sheet.kept if kept.name not in told)
-    return Drawn(reader.draft, (*sheet.warnings, *unknown), lost)
+    misspelled = {one.element for one in unknown}
+    lost = () if keep_unknown else tuple(_lost(sheet, kept) for kept in sheet.kept if kept.name not in misspelled)
+    return Drawn(reader.draft, tuple(told((*sheet.warnings, *unknown))), tuple(told(lost)))
 
 
 def _lost(sheet: Sheet, kept: Kept) -> Diagnostic:
@@ -265,7 +266,7 @@ class _Reader:
         topology = usb.read(sheet, self.guest)
         networks.read(sheet, draft, devices)
         consoles.read(sheet, draft, devices, self.guest)
-        usb.draw(topology, draft, devices, targets)
+        usbdraw.draw(topology, draft, devices, targets)
         for type in ("mouse", "keyboard"):
             draft.add(devices, "input", {"type": type, "bus": "ps2" if self.guest == "hvm" else "xen"})
         displays.read(sheet, draft, devices, self.guest)
@@ -276,9 +277,12 @@ class _Reader:
 
     def unknown(self) -> list[Diagnostic]:
         """Keep the settings that nobody read; return a warning for each that nearly is another."""
-        sheet, found = self.sheet, []
+        sheet, found, strange = self.sheet, [], 0
         for setting in sheet.untaken():
-            near = get_close_matches(setting.name, KNOWN, n=1, cutoff=0.75) if setting.name not in KNOWN else []
+            strange += setting.name not in KNOWN
+            # finding out what a name resembles is slow
+            sought = setting.name not in KNOWN and strange <= MOST_FAULTS
+            near = get_close_matches(setting.name, KNOWN, n=1, cutoff=0.75) if sought else []
             if near:
                 message = f"{setting.name} is no setting of xl's and has no effect"
                 sheet.warn("T121", setting.source, message, f"did you mean {near[0]!r}?", setting.name)

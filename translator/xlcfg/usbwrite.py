@@ -26,6 +26,9 @@ Part = TypeVar("Part", "Controller", "Device")
 Settings = dict[str, int | str | list[str]]
 
 
+FAMILIES = ("usb", "ccid")  # a ccid controller sits on a USB port
+
+
 class Written(NamedTuple):
     """The settings, and by elements' paths what there are no words for, and what only xend read."""
 
@@ -48,7 +51,7 @@ class _Writer:
         self.controllers = sorted(
             (one for one in topology.controllers if one.family == "usb"), key=lambda one: one.index
         )
-        self.devices = topology.devices
+        self.devices = [one for one in topology.devices if one.family in FAMILIES]
         self.hvm = topology.domain.guest == "hvm"
         self.lost: list[tuple[str, str]] = []
         self.ignored: list[str] = []
@@ -211,9 +214,9 @@ def _only_by_port(device: Device) -> bool:
 def differences(before: Topology, after: Topology) -> list[tuple[Controller | Device, str]]:
     """Return what of a topology the other one has not, or has elsewhere, and what became of it."""
     found: list[tuple[Controller | Device, str]] = []
-    others = list(after.controllers)
+    others = [one for one in after.controllers if one.family in FAMILIES]
     numbers: dict[int, int] = {}
-    for one in _unmatched(before.controllers, others, _facts):
+    for one in _unmatched([one for one in before.controllers if one.family in FAMILIES], others, _facts):
         other = _taken_like(one, others, lambda part: _facts(part)[2:])
         if other is None:
             found.append(
@@ -224,8 +227,8 @@ def differences(before: Topology, after: Topology) -> list[tuple[Controller | De
             found.append(
                 (one, f"controller {one.index} becomes controller {other.index}: xl numbers them in its own way")
             )
-    places = list(after.devices)
-    for device in _unmatched(before.devices, places, _place):
+    places = [one for one in after.devices if one.family in FAMILIES]
+    for device in _unmatched([one for one in before.devices if one.family in FAMILIES], places, _place):
         moved = _taken_like(device, places, lambda part: _place(part)[2:])
         if moved is None:
             found.append((device, f"the {device.kind} has more to it than xl has words for"))
