@@ -64,6 +64,7 @@ class Crasher:
         domid: int = 8,
         die: tuple[int, When] | None = None,
         after_s: float | None = None,
+        prune: bool = False,
     ) -> Ended:
         """Run a job and return how it ended.
 
@@ -71,6 +72,7 @@ class Crasher:
             domid: whose domain the document is.
             die: at which of its actions it ends itself.
             after_s: seconds from its first look at the host, after which it is ended.
+            prune: whether an apply removes what the document does not name.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -80,7 +82,15 @@ class Crasher:
             "sysfs": str(bench.sysfs),
             "state": str(bench.state),
         }
-        job = {"way": way, "host": host, "document": str(document), "domid": domid, "die": die, "after_s": after_s}
+        job = {
+            "way": way,
+            "host": host,
+            "document": str(document),
+            "domid": domid,
+            "die": die,
+            "after_s": after_s,
+            "prune": prune,
+        }
         self._process.stdin.write(json.dumps(job).encode() + b"\n")
         return Ended(**json.loads(await self._process.stdout.readline()))
 
@@ -104,7 +114,7 @@ async def _work(job: dict[str, Any]) -> None:
     if job["way"] == "apply":
         plan = translator.plan(translator.load(job["document"]), domid=job["domid"])
         async with translator.Host(**job["host"], timeout_s=5) as host:
-            await host.apply(plan)
+            await host.apply(plan, prune=job["prune"])
         return
     state = job["host"]["state"]
     for found in State(state).journals():

@@ -36,7 +36,8 @@ async def look(
     """Tell whether the action's effect is there.
 
     Args:
-        besides: xenstore nodes that tell nothing, because something else writes them too.
+        besides: xenstore nodes that tell nothing, because something else writes or removes them too; one that ends
+            in a slash stands for all below it.
 
     Raises:
         HostError: the host does not let us look.
@@ -61,10 +62,11 @@ async def look(
 
 
 def written(action: Action | None) -> frozenset[str]:
-    """Return the xenstore nodes whose value the action sets."""
+    """Return the xenstore nodes that the action sets or removes; one that ends in a slash stands for all below it."""
     if not isinstance(action, Transaction):
         return frozenset()
-    return frozenset(operation.path for operation in action.transaction if operation.op == "write")
+    paths = {one.path for one in action.transaction if one.op in ("write", "rm")}
+    return frozenset(paths | {f"{one.path}/" for one in action.transaction if one.op == "rm"})
 
 
 async def _answer(wait: Wait, host: Host) -> Sight:
@@ -94,7 +96,8 @@ async def _transaction(operations: Iterable[XenstoreOp], host: Host, besides: Co
     if not wanted:
         made = await asyncio.gather(*(store.read(one.path) for one in operations if one.op == "mkdir"))
         return _all_or_none("gone" if value is None else "there" for value in made)
-    paths = [path for path in wanted if path not in besides]
+    below = tuple(path for path in besides if path.endswith("/"))
+    paths = [path for path in wanted if path not in besides and not path.startswith(below)]
     if not paths:
         return "there"  # under what has come after it
     values = await asyncio.gather(*map(store.read, paths))
