@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from translator.errors import HostError
-from translator.hosts.xenstore import claimed
+from translator.hosts.xenstore import claimed, elsewhere
 from translator.plan import SysfsWrites, Transaction
 
 if TYPE_CHECKING:
@@ -78,8 +78,11 @@ async def _claims(change: Transition, xenstore: Xenstore) -> None:
         for operation in step.action.transaction
         if operation.op == "expect-nowhere"
     ]
-    places = await asyncio.gather(*(xenstore.search(operation) for _, operation in wanted))
-    for (step, operation), found in zip(wanted, places, strict=True):
+    # the devices of a plan are looked for in the same places
+    patterns = list(dict.fromkeys(operation.path for _, operation in wanted))
+    seen = dict(zip(patterns, await asyncio.gather(*map(xenstore.matching, patterns)), strict=True))
+    for step, operation in wanted:
+        found = elsewhere(operation, seen[operation.path])
         if found is not None and not any(f"{found}/".startswith(f"{path}/") for path in returned):
             error = claimed(operation, found)
             raise HostError(error.code, error.message, error.help, step.source)

@@ -23,7 +23,7 @@ from translator.errors import HostError, OutcomeUnknown
 from translator.hosts.xenwire import DIRECTORY_PART, Changes, Refusal, Wire, open_descriptor, text, words
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from translator.plan import XenstoreOp
 
@@ -154,10 +154,10 @@ class Xenstore:
         async with self._turn:
             return await self._commit(operations)
 
-    async def search(self, operation: XenstoreOp) -> str | None:
-        """Return where an `expect-nowhere` finds what it should not, outside of any transaction; None: nowhere."""
-        _check(operation)
-        return await _Steps(self, self._wire, 0).search(operation)
+    async def matching(self, pattern: str) -> dict[str, str]:
+        """Return what an `expect-nowhere` of that path looks at, outside of any transaction: values by path."""
+        _check_path(pattern.replace("*", "_"))
+        return await _Steps(self, self._wire, 0).matching(pattern)
 
     async def _commit(self, operations: Sequence[XenstoreOp]) -> frozenset[str]:
         for attempt in range(ATTEMPTS):
@@ -369,22 +369,22 @@ class _Steps:
 
     async def expect_nowhere(self, operations: Sequence[XenstoreOp]) -> None:
         """Do several of these at once, so that they cost the round trips of one."""
-        for operation, found in zip(operations, await asyncio.gather(*map(self.search, operations)), strict=True):
+        seen = await asyncio.gather(*(self.matching(operation.path) for operation in operations))
+        for operation, values in zip(operations, seen, strict=True):
+            found = elsewhere(operation, values)
             if found is not None:
                 raise claimed(operation, found)
 
-    async def search(self, operation: XenstoreOp) -> str | None:
-        """Return a node that the pattern names and that has the value; each listing guards against a new one."""
+    async def matching(self, pattern: str) -> dict[str, str]:
+        """Return the values of the nodes that the pattern names; each listing guards against a new one."""
         paths = [""]
-        for component in operation.path.split("/")[1:]:
+        for component in pattern.split("/")[1:]:
             paths = await self._below(paths) if component == "*" else [f"{path}/{component}" for path in paths]
         requests = {path: self._wire.request(Op.READ, path, transaction=self._transaction) for path in paths}
-        found = None
-        for path, request in requests.items():
-            answer = await self._store.answer_or_none(request, f"read {path}")
-            if answer is not None and operation.value in (None, text(answer)):
-                found = found or path
-        return found
+        answers = {
+            path: await self._store.answer_or_none(request, f"read {path}") for path, request in requests.items()
+        }
+        return {path: text(answer) for path, answer in answers.items() if answer is not None}
 
     async def _below(self, paths: Sequence[str]) -> list[str]:
         """Return the paths of all children, sorted; of a node that is not there, its nearest ancestor is listed."""
@@ -465,6 +465,11 @@ def _check_path(path: str) -> None:
 
 def _invalid(message: str, help: str | None = None) -> HostError:
     return HostError("T405", f"not sent to xenstored: {message}", help)
+
+
+def elsewhere(operation: XenstoreOp, values: Mapping[str, str]) -> str | None:
+    """Return the first of the paths that an `expect-nowhere` does not want to have its value; None: there is none."""
+    return next((path for path, value in values.items() if operation.value in (None, value)), None)
 
 
 def claimed(operation: XenstoreOp, found: str) -> HostError:
