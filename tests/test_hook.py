@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
+import translator
 from tests.conftest import FIXTURES
-from tests.test_apply import DOMID
+from tests.test_apply import DOMID, run
 from tests.test_transition import PARAVIRTUAL
 from tests.test_xl import serving
 from translator.cli import cli
+from translator.errors import HostError
+from translator.hook import release, started
+from translator.hosts.sandbox import Sandbox
 from translator.hosts.xenstore import Xenstore
 from translator.plan import XenstoreOp
 
@@ -79,11 +83,39 @@ def test_started_and_release(tmp_path: Path) -> None:
         asyncio.run(destroy())
         assert hook(PARAVIRTUAL, "release", host, tmp_path).exit_code == 0
         gone = f"/local/domain/{DOMID}"
-        after = {
-            path: node for path, node in asyncio.run(host.nodes()).items() if not path.startswith("/libxl/usbback")
-        }
+        after = asyncio.run(host.nodes())
         assert after == {path: node for path, node in before.items() if not path.startswith(gone)}
         assert hook(PARAVIRTUAL, "release", host, tmp_path).exit_code == 0
+
+
+def test_what_usbback_had_goes_back_to_its_driver(tmp_path: Path) -> None:
+    document = (
+        b"<domain type='xen' id='8'><name>guest</name><os><type>xen</type></os><devices>"
+        b"<controller type='usb' index='0' model='xenusb2' ports='2'/>"
+        b"<hostdev mode='subsystem' type='usb'><source><address bus='1' device='2'/></source></hostdev>"
+        b"</devices></domain>"
+    )
+
+    async def scenario() -> None:
+        async with Sandbox() as sandbox:
+            sandbox.add_host_device("1-1", bus=1, device=2, vendor=1, product=1, drivers=("usb-storage",))
+            sandbox.add_guest("guest", domid=DOMID, guest="pv")
+            async with translator.Host(xenstore=sandbox.xenstore_socket, sysfs=sandbox.sysfs) as host:
+                await started(translator.load(document), host)
+                assert host.sysfs.driver_of("1-1:1.0") == "usbback"
+                with pytest.raises(HostError, match="domain 8 runs"):
+                    await release(host, DOMID)
+                view = sandbox.store.begin()
+                view.rm(f"/local/domain/{DOMID}")
+                sandbox.store.commit(view)
+                assert len(await release(host, DOMID)) == 2
+                async with asyncio.timeout(10):  # the sandbox's drivers hear of it a moment later
+                    while host.sysfs.driver_of("1-1:1.0") != "usb-storage":  # noqa: ASYNC110
+                        await asyncio.sleep(0.01)
+                assert await (await host.xenstore()).tree("/libxl/usbback") == {}
+                assert await release(host, DOMID) == ()
+
+    run(scenario())
 
 
 def test_started_refuses_what_the_host_has_not(tmp_path: Path) -> None:

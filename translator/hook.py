@@ -14,13 +14,19 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from translator.plan import Plan, XenstoreOp
+from translator.binding import own_drivers
+from translator.errors import HostError
+from translator.layouts import USBBACK
+from translator.plan import Plan, XenstoreOp, node_name
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from translator.domain import Domain
     from translator.host import Host
+    from translator.hosts.sysfs import Sysfs
     from translator.outcome import Applied
-    from translator.topology import Layout
+    from translator.topology import HostDevice, Layout
 
 PARAVIRTUAL = ("pv", "qusb")
 _KINDS = ("vusb", "qusb")
@@ -58,21 +64,45 @@ async def started(domain: Domain, host: Host, layout: Layout | None = None) -> A
 async def release(host: Host, domid: int) -> tuple[str, ...]:
     """Remove what is left of a domain that has gone, and return the directories that were there.
 
+    Host devices that the kernel's usbback had for it go back to their own drivers first.
+
     Raises:
-        HostError: the host cannot be reached, or T404, the domid is somebody's.
+        HostError: the host cannot be reached; T404, the domid is somebody's; T413, a driver refused its device.
     """
     store = await host.xenstore()
+    if await store.read(f"/local/domain/{domid}/vm") is not None:
+        raise HostError("T404", f"domain {domid} runs, and has not been released", "see `xl list`")
     paths = [f"/local/domain/0/backend/{kind}/{domid}" for kind in _KINDS]
     paths.append(f"/libxl/{domid}/device/vusb")
-    left = tuple([path for path in paths if await store.read(path) is not None])
-    if left:
-        why = f"domain {domid} has gone"
-        await store.commit(
-            [
-                XenstoreOp(op="expect-absent", path=f"/local/domain/{domid}", why=why),
-                *(XenstoreOp(op="rm", path=path) for path in left),
-                *(XenstoreOp(op="sweep", path=path.rpartition("/")[0]) for path in left),
-                XenstoreOp(op="sweep", path=f"/libxl/{domid}"),
-            ]
-        )
-    return left
+    left = [path for path in paths if await store.read(path) is not None]
+    if not left:
+        return ()
+    given = set((await store.tree(paths[_KINDS.index("vusb")])).values())
+    lent = [device for device in host.sysfs.usb_devices() if device.path in given]
+    notes = await store.tree(USBBACK)
+    for device in lent:
+        give_back(device, host.sysfs, notes)
+    noted = [f"{USBBACK}/{node_name(str(device.path))}" for device in lent]
+    await store.commit(
+        [
+            XenstoreOp(op="expect-absent", path=f"/local/domain/{domid}/vm", why=f"domain {domid} has gone"),
+            *(XenstoreOp(op="rm", path=path) for path in (*left, *noted)),
+            *(XenstoreOp(op="sweep", path=path.rpartition("/")[0]) for path in (*left, *noted)),
+            XenstoreOp(op="sweep", path=f"/libxl/{domid}"),
+        ]
+    )
+    return tuple(left)
+
+
+def give_back(device: HostDevice, sysfs: Sysfs, notes: Mapping[str, str]) -> None:
+    """Bind what usbback has of the device to its own drivers again.
+
+    Args:
+        notes: the nodes below `USBBACK`.
+    """
+    drivers = "/sys/bus/usb/drivers"
+    for interface, driver in own_drivers(device, sysfs, notes).items():
+        if sysfs.driver_of(interface) == "usbback":
+            sysfs.write(f"{drivers}/usbback/unbind", interface)
+            if driver is not None:
+                sysfs.write(f"{drivers}/{driver}/bind", interface)
