@@ -43,9 +43,11 @@ def read_fragment(text: bytes, identity: DomainIdentity, *, file: str | None = N
         domain = parse(validate(head + text + b"</devices></domain>", file=file))
     except DocumentError as error:
         raise DocumentError([_moved(one, len(head)) for one in error.diagnostics]) from None
-    odd = [one for one in domain.untranslated if not one.element.endswith("/text()")]
+    odd = [one.element for one in domain.untranslated]
+    odd += [controller.path for controller in domain.controllers if controller.family != "usb"]
+    odd += [device.path for device in domain.devices if device.family != "usb"]
     if odd or not (domain.controllers or domain.devices):
-        found = ", ".join(f"<{one.element.rpartition('/')[2].partition('[')[0]}>" for one in odd)
+        found = ", ".join(f"<{path.rpartition('/')[2].partition('[')[0]}>" for path in odd)
         raise DocumentError(
             [
                 Diagnostic(

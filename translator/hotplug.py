@@ -178,7 +178,7 @@ class _Growing:
             fragment, controllers=(msgspec.structs.replace(element, index=index),), devices=(), disks=()
         )
         made = resolve(alone, layout=None if fragment.hypervisor != "xen" else self.topology.layout)
-        return next(one for one in made.topology.controllers if one.index == index)
+        return next(one for one in made.topology.controllers if (one.family, one.index) == ("usb", index))
 
     def device(self, element: DeviceElement, peripherals: Peripherals) -> Device:
         kind = element.kind
@@ -294,14 +294,16 @@ def find_part(topology: Topology, name: str) -> Part:
     parts: list[Part] = [*topology.controllers, *topology.devices]
     if fitting := [part for part in parts if part.id == name]:
         return fitting[0]
+    usb = [one for one in topology.controllers if one.family == "usb"]
     if match := re.fullmatch(r"controller:([0-9]{1,9})", name):
-        return _one(topology, name, [one for one in topology.controllers if one.index == int(match[1])])
+        return _one(topology, name, [one for one in usb if one.index == int(match[1])])
     if match := re.fullmatch(r"([0-9]{1,9}):([0-9]{1,3}(?:\.[0-9]{1,3}){0,3})", name):
         place = int(match[1]), match[2]
-        return _one(topology, name, [one for one in topology.devices if (one.controller, one.port) == place])
+        there = [one for one in topology.devices if one.family == "usb" and (one.controller, one.port) == place]
+        return _one(topology, name, there)
     if name.startswith("controller:"):
         model = name.partition(":")[2].partition(",")[0]
-        return _one(topology, name, [one for one in topology.controllers if one.model == model])
+        return _one(topology, name, [one for one in usb if one.model == model])
     if name.startswith("hostdev:"):
         wanted = parse_device_word(name).host
         assert wanted is not None
@@ -354,6 +356,7 @@ def _one(topology: Topology, name: str, fitting: list[Controller] | list[Device]
 
 def _place(part: Part) -> str:
     if isinstance(part, Controller):
-        return f"controller:{part.index} ({part.model})"
+        name = f"controller:{part.index}" if part.family == "usb" else part.id
+        return f"{name} ({part.model})"
     what = f"hostdev:{part.host.selector}" if part.host else part.kind
     return f"{part.controller}:{part.port} ({what})" if part.family == "usb" else f"{part.id} ({what})"
