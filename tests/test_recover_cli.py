@@ -108,7 +108,7 @@ def test_what_is_confirmed_stays(house: House) -> None:
 @pytest.mark.parametrize("how", ["nobody confirms", signal.SIGHUP, signal.SIGTERM], ids=str)
 def test_what_is_not_confirmed_is_taken_back(house: House, how: str | signal.Signals) -> None:
     before = house.devices()
-    with house.waiting("--commit-timeout", "1" if isinstance(how, str) else "60") as apply:
+    with house.waiting("--commit-timeout", "5" if isinstance(how, str) else "60") as apply:
         if isinstance(how, signal.Signals):
             apply.send_signal(how)  # as when the terminal goes away
         assert apply.wait(20) == 4

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from translator.binding import MISSING, bind
+from translator.confirm import confirmation
 from translator.errors import HostError
 from translator.execute import execute
 from translator.host import Performer
@@ -146,7 +147,7 @@ async def _bring_about(
             await host.release(journal.content.intent.qmp, domid)
             if on_confirm is not None:
                 on_confirm(confirm_s)
-            if not await state.confirmation(journal, confirm_s):
+            if not await confirmation(state, journal, confirm_s):
                 raise HostError(
                     "T508",
                     f"not confirmed within {confirm_s:g} s",

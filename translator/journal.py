@@ -42,35 +42,30 @@ _HEAD_BYTES: Final = len(FORMAT) + 1 + 10 + 1 + 64 + 1
 LARGEST: Final = 1 << 28  # bytes; a plan of the largest document stays far below
 
 
-class Intent(msgspec.Struct, frozen=True, kw_only=True):
+class _Facts(msgspec.Struct, frozen=True, kw_only=True):
+    started: str
+    boot: str | None
+    domain: DomainIdentity
+    xenstore: str
+    qmp: dict[str, str]
+    sysfs: str
+    timeout_s: float | None
+    absent: tuple[str, ...]
+
+
+class Intent(_Facts, frozen=True, kw_only=True):
     """What an apply is about to do, with all that is needed to take it back from another process.
 
     The steps are bound, so they are absolute. `boot` names the host's run, None where the kernel does not tell;
     `absent` are the xenstore directories that were not there before; `started` is for people only.
     """
 
-    started: str
-    boot: str | None
-    domain: DomainIdentity
-    xenstore: str
-    qmp: dict[str, str]
-    sysfs: str
-    timeout_s: float | None
-    absent: tuple[str, ...]
     steps: tuple[Step, ...]
 
 
-class _WireIntent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class _WireIntent(_Facts, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The intent's JSON: steps as a plan file has them."""
 
-    started: str
-    boot: str | None
-    domain: DomainIdentity
-    xenstore: str
-    qmp: dict[str, str]
-    sysfs: str
-    timeout_s: float | None
-    absent: tuple[str, ...]
     steps: tuple[dict[str, Any], ...]
 
 

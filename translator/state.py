@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 LOCK_TIMEOUT_S: Final = 10.0
 
-_POLL_S: Final = 0.02  # between two looks at a lock or a confirmation: the kernel tells of neither
+POLL_S: Final = 0.02  # between two looks at a lock or a confirmation: the kernel tells of neither
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _WORD: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _JOURNAL: Final = re.compile(r"([A-Za-z0-9_-]+)\.([0-9a-f]{16})\.(journal|part)")
@@ -84,7 +84,7 @@ class State:
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
-        with self._open() as directory:
+        with self.directory() as directory:
             name = f"{key}.lock"
             while (held := self._try_lock(directory, name)) is None:
                 if loop.time() >= deadline:
@@ -93,18 +93,18 @@ class State:
                         f"{self._holder(directory, name)} is working on this domain ({self.path / name})",
                         "wait for it to finish, or for longer: --lock-timeout SECONDS",
                     )
-                await asyncio.sleep(_POLL_S)
+                await asyncio.sleep(POLL_S)
             try:
                 yield
             finally:
                 # While it is held: whoever has opened it meanwhile finds it unlinked, and begins again.
-                _take(directory, name)
+                take(directory, name)
                 # the last close of a file without a name waits for the disk
                 await to_the_end(asyncio.to_thread(os.close, held))
 
     def is_locked(self, key: str) -> bool:
         """Tell whether somebody works on the domain."""
-        with self._open() as directory:
+        with self.directory() as directory:
             try:
                 descriptor = os.open(f"{key}.lock", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
             except FileNotFoundError:
@@ -147,7 +147,7 @@ class State:
         """Return the journals that are there, by name; none where there is no directory."""
         if not self.path.exists():
             return ()
-        with self._open() as directory:
+        with self.directory() as directory:
             names = sorted(os.listdir(directory))
             return tuple(
                 Found(
@@ -170,12 +170,12 @@ class State:
             HostError: T507, it cannot be opened, or is gone.
         """
         name = f"{found.key}.{found.id}.journal"
-        with self._open() as directory:
-            _take(directory, f"{found.key}.{found.id}.unconfirmed")
+        with self.directory() as directory:
+            take(directory, f"{found.key}.{found.id}.unconfirmed")
             try:
                 descriptor, data = _read(directory, name, self.path / name)
             except OSError as error:
-                raise self._unusable(error) from error
+                raise self.unusable(error) from error
             try:
                 return Journal(str(self.path / name), descriptor, data, lambda: self._remove(found.key, found.id))
             except BaseException:
@@ -210,7 +210,7 @@ class State:
 
     def clear(self, key: str) -> None:
         """Remove what a dead apply on the domain left that stands for nothing; the domain's lock must be held."""
-        with self._open() as directory:
+        with self.directory() as directory:
             for name in os.listdir(directory):
                 match = _JOURNAL.fullmatch(name)
                 if match and match[1] == key and match[3] == "part":
@@ -222,60 +222,16 @@ class State:
             if found.confirmed or content.outcome is not None or not content.begun:
                 self._remove(found.key, found.id)
 
-    async def confirmation(self, record: Journal, timeout_s: float) -> bool:
-        """Wait for `confirm`; tell whether it came in time.
-
-        A rename decides, and the file system lets only one of the two have it: once this has given up, `confirm`
-        is too late, and once `confirm` has returned, this one knows.
-        """
-        loop = asyncio.get_running_loop()
-        stem = Path(record.path).stem
-        waiting = f"{stem}.unconfirmed"
-        deadline = loop.time() + timeout_s
-        with self._open() as directory:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            os.close(os.open(waiting, flags, 0o600, dir_fd=directory))
-            try:
-                while _exists(directory, waiting) and loop.time() < deadline:  # noqa: ASYNC110 - a process ends it, no task
-                    await asyncio.sleep(_POLL_S)
-            except asyncio.CancelledError:
-                if _take(directory, waiting):
-                    raise
-                return True
-            return not _take(directory, waiting)
-
-    def waiting(self) -> tuple[Found, ...]:
-        """Return the journals of applies that wait for `confirm`."""
-        if not self.path.exists():
-            return ()
-        with self._open() as directory:
-            names = set(os.listdir(directory))
-        return tuple(
-            found
-            for found in self.journals()
-            if f"{found.key}.{found.id}.unconfirmed" in names and self.is_locked(found.key)
-        )
-
-    def confirm(self, found: Found) -> bool:
-        """Let an apply that waits stay; False where it has given up meanwhile."""
-        stem = f"{found.key}.{found.id}"
-        with self._open() as directory:
-            try:
-                os.rename(f"{stem}.unconfirmed", f"{stem}.confirmed", src_dir_fd=directory, dst_dir_fd=directory)
-            except FileNotFoundError:
-                return False
-        return True
-
     @contextmanager
-    def _open(self) -> Iterator[int]:
-        """Give the directory, which is made if it is not there."""
+    def directory(self) -> Iterator[int]:
+        """Give the directory's descriptor; it is made if it is not there."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with suppress(FileExistsError):
                 self.path.mkdir(mode=0o700)
             directory = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as error:
-            raise self._unusable(error) from error
+            raise self.unusable(error) from error
         try:
             about = os.fstat(directory)
             if about.st_uid not in (0, os.geteuid()) or about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
@@ -294,7 +250,7 @@ class State:
         try:
             descriptor = os.open(name, flags, 0o600, dir_fd=directory)
         except OSError as error:
-            raise self._unusable(error) from error
+            raise self.unusable(error) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.fstat(descriptor).st_nlink:
@@ -305,7 +261,7 @@ class State:
             pass
         except OSError as error:
             os.close(descriptor)
-            raise self._unusable(error) from error
+            raise self.unusable(error) from error
         os.close(descriptor)
         return None
 
@@ -323,7 +279,7 @@ class State:
         id = secrets.token_hex(8)
         part, name = f"{key}.{id}.part", f"{key}.{id}.journal"
         data = journal.encode(intent)
-        with self._open() as directory:
+        with self.directory() as directory:
             try:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
                 descriptor = os.open(part, flags, 0o600, dir_fd=directory)
@@ -335,10 +291,10 @@ class State:
                 except BaseException:
                     os.close(descriptor)
                     for left in (part, name):
-                        _take(directory, left)
+                        take(directory, left)
                     raise
             except OSError as error:
-                raise self._unusable(error) from error
+                raise self.unusable(error) from error
         return Journal(str(self.path / name), descriptor, data, lambda: self._remove(key, id))
 
     def _finish(self, record: Journal, outcome: journal.Outcome) -> None:
@@ -356,9 +312,9 @@ class State:
 
     def _remove(self, key: str, id: str) -> None:
         """Remove an apply's files, the journal first: the others say nothing without it."""
-        with self._open() as directory:
+        with self.directory() as directory:
             for suffix in ("journal", "unconfirmed", "confirmed"):
-                _take(directory, f"{key}.{id}.{suffix}")
+                take(directory, f"{key}.{id}.{suffix}")
 
     def _content(self, directory: int, name: str) -> Content | RollbackError | None:
         """Return what a journal says, or what is wrong with it; None when it has just gone."""
@@ -369,14 +325,15 @@ class State:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise self._unusable(error) from error
+            raise self.unusable(error) from error
         os.close(descriptor)
         try:
             return journal.decode(data, str(self.path / name))
         except RollbackError as error:
             return error
 
-    def _unusable(self, error: OSError) -> HostError:
+    def unusable(self, error: OSError) -> HostError:
+        """Return T507: why the directory cannot be used."""
         reason = "it is a link" if error.errno == errno.ELOOP else error.strerror
         return HostError(
             "T507",
@@ -412,15 +369,7 @@ def _write_all(descriptor: int, data: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def _exists(directory: int, name: str) -> bool:
-    try:
-        os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
-
-
-def _take(directory: int, name: str) -> bool:
+def take(directory: int, name: str) -> bool:
     """Remove the file; tell whether it was there to be removed."""
     try:
         os.unlink(name, dir_fd=directory)

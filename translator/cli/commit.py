@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 @options.reporting
 def command(domid: int | None, name: str | None, state: Path | None, reporting: Reporting) -> None:
     """Let what `apply --no-commit` has done stay."""
+    from translator.confirm import confirm, waiting
     from translator.state import State
 
     report = reporting.report()
@@ -30,7 +31,7 @@ def command(domid: int | None, name: str | None, state: Path | None, reporting: 
         directory = State(state_of(state))
         fitting = [
             (found, found.content.intent.domain)
-            for found in directory.waiting()
+            for found in waiting(directory)
             if not isinstance(found.content, RollbackError)
             and domid in (None, found.content.intent.domain.domid)
             and name in (None, found.content.intent.domain.name)
@@ -38,7 +39,7 @@ def command(domid: int | None, name: str | None, state: Path | None, reporting: 
         if len(fitting) > 1:
             told = ", ".join(str(domain.domid or domain.name) for _, domain in fitting)
             inputs.usage(f"several domains wait to be confirmed: {told}; say which: --domid N or --name NAME")
-        if not fitting or not directory.confirm(fitting[0][0]):
+        if not fitting or not confirm(directory, fitting[0][0]):
             raise HostError(
                 "T509",
                 "no apply waits to be confirmed" if domid is None and name is None else "no such apply waits",

@@ -76,12 +76,14 @@ def command(
 
 def _listed(directory: State, found: Found) -> dict[str, Any]:
     """Return what there is to say of a journal; `state` is `running`, `waiting`, `confirmed`, `left` or `damaged`."""
+    from translator.confirm import waiting
+
     if isinstance(found.content, RollbackError):
         return {"journal": found.path, "state": "damaged", "error": found.content.message}
     content = found.content
     state = "confirmed" if found.confirmed else "left"
     if directory.is_locked(found.key):
-        state = "waiting" if found in directory.waiting() else "running"
+        state = "waiting" if found in waiting(directory) else "running"
     return {
         "journal": found.path,
         "state": state,
