@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import subprocess
 import sys
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,13 +19,14 @@ from tests.test_apply import DOMID, run
 from tests.test_xl import serving
 from translator.errors import DocumentError, HostError
 from translator.follow import Event, Followed, check, follow, followed_of
+from translator.hosts import uevents
 from translator.hosts.sandbox import Sandbox
+from translator.hosts.sysfs import Sysfs
 from translator.topology import HostDevice, Place
 from translator.words import parse_selector
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
     from tests.test_apply import Bench
     from translator.topology import Guest
@@ -141,6 +144,28 @@ def test_the_domain_goes() -> None:
             at_work.sandbox.store.commit(view)
             with pytest.raises(HostError, match=f"there is no domain {DOMID}"):
                 await follow(at_work.host, [], domid=DOMID, on_event=print)
+
+    run(scenario())
+
+
+def test_only_what_the_kernel_says_of_usb_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = [
+        (b"add@/devices/x\0ACTION=add\0SUBSYSTEM=usb\0", (4711, 1)),  # somebody else's process
+        (b"add@/devices/y\0ACTION=add\0SUBSYSTEM=net\0", (0, 1)),
+        (b"add@/devices/z\0ACTION=add\0SUBSYSTEM=usb\0", (0, 1)),
+        (b"never read", (0, 1)),
+    ]
+
+    async def received(listener: socket.socket) -> tuple[bytes, tuple[int, int]]:
+        return said.pop(0)
+
+    monkeypatch.setattr(uevents, "_listener", lambda: socket.socket(socket.AF_UNIX))
+    monkeypatch.setattr(uevents, "_received", received)
+
+    async def scenario() -> None:
+        with uevents.usb_changes(Sysfs(Path("/sys"))) as change:
+            await change()
+        assert len(said) == 1
 
     run(scenario())
 

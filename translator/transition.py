@@ -16,7 +16,7 @@ from translator.compile import compile_plan
 from translator.diff import diff, subject
 from translator.errors import Diagnostic, HostError, PlanError
 from translator.layouts import CLOSING, CONNECTED, INIT_WAIT, INITIALISED, UNKNOWN, layout_named
-from translator.plan import LaunchOption, QmpCommand, Step, Transaction, Wait
+from translator.plan import LaunchOption, QmpCommand, Step, SysfsWrites, Transaction, Wait
 from translator.topology import Controller, Device
 
 if TYPE_CHECKING:
@@ -341,6 +341,10 @@ def _farewell(step: Step, part: Controller | Device) -> str:
         where = f"port {part.port} of controller {part.controller}"
         if isinstance(step.action, QmpCommand):
             return f"Unplug {_told(part)} from {where}."
+        if isinstance(step.action, SysfsWrites):
+            return f"Give {_told(part)} back to its own drivers."
+        if step.id.endswith(":drivers"):
+            return f"Forget which drivers {_told(part)} had, now that it has them again."
         return f"Take {_told(part)} off {where}."
     what = f"{part.model} controller {part.index}"
     if isinstance(step.action, QmpCommand):
