@@ -488,6 +488,7 @@ BEYOND = {
     "kvm-scsi-models",
     "kvm-sdq-brings-scsi-controllers-along",
     "kvm-virtio-serial-ports-and-vectors",
+    "xen-pv-scsi",  # tests/test_vscsi.py
 }
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from translator.errors import Diagnostic, HostError
-from translator.layouts import USBBACK
+from translator.hosts.scsi import find
+from translator.layouts import CLOSED, USBBACK
 from translator.plan import node_name
 from translator.topology import PRIMARY
 
@@ -16,10 +17,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from translator.host import Host
+    from translator.hosts.scsi import ScsiFacts
     from translator.hosts.sysfs import Sysfs
     from translator.plan import Plan
     from translator.topology import Device, HostDevice
 
+_P_DEV_PARTS = 11  # of /local/domain/0/backend/vscsi/DOMID/INDEX/vscsi-devs/dev-N/p-dev
 MISSING = "T424"  # the code of what is left out
 _DRIVER = re.compile(r"/sys/bus/usb/drivers/([A-Za-z0-9_.-]+)")
 
@@ -41,10 +44,60 @@ async def bind(plan: Plan, host: Host) -> Plan:
     if any(step.target == "sysfs" for step in plan.steps):
         lent = await (await host.xenstore()).tree(USBBACK)
     plan = bind_host_devices(plan, host.sysfs, lent)
+    plan = await bind_scsi(plan, host)
     domid = plan.topology.domain.domid
     others = [one.name for one in plan.topology.device_models if one.name != PRIMARY]
     sockets = {name: str(host.monitor_path(name, domid).absolute()) for name in others}
     return plan.bind(domid=domid, backends=backends, qmps=sockets)
+
+
+async def bind_scsi(plan: Plan, host: Host) -> Plan:
+    """Return the plan with what its SCSI selectors name.
+
+    Raises:
+        HostError: T470 there is no such device; T471 another guest has it; T472 several fit.
+    """
+    found: dict[str, ScsiFacts] = {}
+    for device in plan.topology.devices:
+        if device.scsi is None:
+            continue
+        try:
+            facts = find(host.sysfs.root, device.scsi)
+            if device.driver is not None and facts.generic is None:
+                raise HostError("T470", f"SCSI device {device.scsi.selector} has no generic node for QEMU to open")
+        except HostError as error:
+            raise HostError(error.code, error.message, error.help, device.source) from error
+        found[device.scsi.selector] = facts
+    if found and plan.topology.domain.hypervisor == "xen":
+        await _not_lent(plan, host, found)
+    return plan.bind(scsi=found) if found else plan
+
+
+async def _not_lent(plan: Plan, host: Host, found: Mapping[str, ScsiFacts]) -> None:
+    """Refuse what a unit of another guest, or another unit of this one, has already."""
+    xenstore = await host.xenstore()
+    domid = plan.topology.domain.domid
+    units = {
+        (str(one.controller), f"{one.controller}:{one.port.replace('.', ':')}"): found[one.scsi.selector].physical
+        for one in plan.topology.devices
+        if one.scsi is not None and one.scsi.selector in found
+    }
+    wanted = {physical: unit for unit, physical in units.items()}
+    nodes = await xenstore.tree("/local/domain/0/backend/vscsi")
+    for path, physical in nodes.items():
+        parts = path.split("/")
+        if parts[-1] != "p-dev" or physical not in wanted or len(parts) < _P_DEV_PARTS:
+            continue
+        holder, index, directory = parts[6], parts[7], path.rpartition("/")[0]
+        if nodes.get(f"{directory}/state") == str(CLOSED):
+            continue
+        if holder == str(domid) and (index, nodes.get(f"{directory}/v-dev")) == wanted[physical]:
+            continue
+        raise HostError(
+            "T471",
+            f"SCSI device {physical} is domain {holder}'s already, as {nodes.get(f'{directory}/v-dev')}",
+            "a device of the host is one guest's at a time: detach it there first",
+        )
 
 
 def bind_host_devices(plan: Plan, sysfs: Sysfs, lent: Mapping[str, str]) -> Plan:

@@ -711,6 +711,22 @@ CATALOG: dict[str, Entry] = {
         "qemu-xhci with streams off by default",
         "warning",
     ),
+    "T470": Entry(
+        "no such SCSI device",
+        "/sys of the host shows no SCSI device of that name. The message lists those there are.",
+        "<source dev='/dev/sdz'/>",
+    ),
+    "T471": Entry(
+        "SCSI device in use",
+        "The device is given to a guest already, and one guest has it at a time. Detach it there first.",
+        "the same <adapter> and <address> in two domains",
+    ),
+    "T472": Entry(
+        "ambiguous SCSI device",
+        "Several SCSI devices of the host have this WWN and LUN, over several paths. Name one by its adapter and "
+        "address.",
+        "<source wwn='naa.60014054ac780582' lun='0'/>",
+    ),
     # Execution
     "T501": Entry(
         "a step failed", "What was done before it was undone; the host is as it was.", "QEMU refused a device"

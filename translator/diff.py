@@ -60,7 +60,8 @@ def _same(one: Controller | Device, other: Controller | Device) -> bool:
     if isinstance(one, Controller) and isinstance(other, Controller):
         return _shape(one) == _shape(other) and not _elsewhere(one.pci, other.pci)
     if isinstance(one, Device) and isinstance(other, Device):
-        return one.kind == other.kind and same_host_device(one.host, other.host)
+        scsi = None in (one.scsi, other.scsi) or one.scsi == other.scsi
+        return one.kind == other.kind and same_host_device(one.host, other.host) and scsi
     return False
 
 

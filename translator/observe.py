@@ -9,7 +9,7 @@ import msgspec
 
 from translator.binding import own_drivers
 from translator.errors import HostError
-from translator.families import families
+from translator.families import Placed, families
 from translator.hosts.sysfs import fits
 from translator.layouts import CONNECTED, INIT_WAIT, INITIALISED, USBBACK, emulators, layout_named
 from translator.models import CANONICAL, DEVICE_DRIVERS, DEVICE_KINDS, DRIVERS, XEN_MACHINES, ControllerKind
@@ -29,7 +29,7 @@ from translator.topology import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
     from translator.host import Host
     from translator.hosts.qmp import Qmp, QomDevice
@@ -140,6 +140,7 @@ class _Reader:
         for index in sorted(seen.keys() | {record.index for record in records if record.type == "emulated"}):
             controllers.append(self.emulated(index, by_index.get(index), seen.get(index), companions))
         seen_parts = [family.seen(found, self.known, identity.machine) for family in families()]
+        seen_parts += [part async for part in self.recorded_parts()]
         topology = Topology(
             domain=identity,
             layout=self.layout.name,
@@ -222,6 +223,22 @@ class _Reader:
             machine=XEN_MACHINES[guest],
             domid=self.domid,
         )
+
+    async def recorded_parts(self) -> AsyncIterator[Placed]:
+        """Yield what xenstore has of the families that keep records there themselves."""
+        if self.domid is None:
+            return
+        xenstore = await self.host.xenstore()
+        for family in families():
+            root = family.record_root(self.domid)
+            if root is None:
+                continue
+            nodes = await xenstore.tree(root)
+            for further in family.further_roots(self.domid, nodes):
+                nodes = nodes | await xenstore.tree(further)
+            found = family.recorded(self.domid, nodes)
+            self.lacking |= found.lacking
+            yield found.placed
 
     async def records(self) -> tuple[ControllerRecord, ...]:
         if self.domid is None:

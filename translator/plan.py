@@ -53,6 +53,8 @@ from translator.topology import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from translator.hosts.scsi import ScsiFacts
+
 FORMAT = "translator-plan/1"
 
 Stage = Literal["launch", "attach"]
@@ -237,11 +239,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         qmps: Mapping[str, str] | None = None,
         hostdevs: Mapping[str, HostDevice] | None = None,
         interfaces: Mapping[str, Mapping[str, str | None]] | None = None,
+        scsi: Mapping[str, ScsiFacts] | None = None,
     ) -> Plan:
         """Return the plan with its placeholders replaced by a host's facts; those not given stay.
 
         `hostdevs` maps a selector (`1.8`, `046d:c52b`) to the device that it names, with all that is known of it, and
-        `interfaces` to that device's interfaces, each with the name of its driver.
+        `interfaces` to that device's interfaces, each with the name of its driver. `scsi` maps a selector to what the
+        host tells of that SCSI device.
 
         Raises:
             PlanError: the plan is bound to another domid.
@@ -265,6 +269,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             facts[f"backend_domid:{name}"] = str(backend)
         for selector, found in (hostdevs or {}).items():
             facts |= {f"hostdev:{selector}:{fact}": value for fact, value in _facts(found).items()}
+        for selector, known in (scsi or {}).items():
+            facts |= {
+                f"scsi:{selector}:pdev": known.physical,
+                f"scsi:{selector}:name": known.name,
+                f"scsi:{selector}:sg": known.generic or "",
+            }
         spread = self
         if hostdevs or interfaces:
 
@@ -292,6 +302,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             if hostdevs and device.host and device.host.selector in hostdevs
             else device
             for device in topology.devices
+        )
+        devices = tuple(
+            msgspec.structs.replace(device, scsi=scsi[device.scsi.selector].device)
+            if scsi and device.scsi and device.scsi.selector in scsi
+            else device
+            for device in devices
         )
         topology = msgspec.structs.replace(topology, domain=identity, controllers=controllers, devices=devices)
         return msgspec.structs.replace(bound, topology=topology)

@@ -15,7 +15,7 @@ import msgspec
 from translator.compile import compile_plan
 from translator.diff import diff, subject
 from translator.errors import Diagnostic, HostError, PlanError
-from translator.layouts import CLOSING, CONNECTED, INIT_WAIT, INITIALISED, UNKNOWN, layout_named
+from translator.layouts import CLOSING, CONNECTED, INIT_WAIT, INITIALISED, UNKNOWN, layout_named, vscsi
 from translator.plan import LaunchOption, QmpCommand, Step, SysfsWrites, Transaction, Wait
 from translator.topology import Controller, Device
 
@@ -185,6 +185,9 @@ def removal(seen: Observation, leaving: Iterable[str], *, force: bool = False) -
         if isinstance(step.action, LaunchOption) or (step.id in seen.lacking and not isinstance(step.action, Wait)):
             continue  # it goes with QEMU, or is not there
         if isinstance(step.action, Wait):
+            if part.family == "scsi":
+                turned.append(_let_go(step, part, seen))
+                continue
             assert isinstance(part, Controller)
             turned += _released(step, part, seen, force=force)
         else:
@@ -229,6 +232,23 @@ def _released(step: Step, controller: Controller, seen: Observation, *, force: b
     assert release is not None, "what is paravirtual has a backend"
     why = f"Let the guest and the backend let go of controller {controller.index}."
     yield _step(step, release.action, release.undo, None, why)
+
+
+def _let_go(step: Step, part: Controller | Device, seen: Observation) -> Step:
+    """Let the guest and scsiback agree on the end of a SCSI controller or a device of it."""
+    domain = seen.topology.domain
+    if step.id.endswith(":settled"):  # what is to be told something next has to have done with what it was told
+        why = f"Wait until scsiback has done with what it was told before {_told(part)} is to go."
+        return _step(step, step.action, Transaction(()), None, why)
+    assert isinstance(step.undo, Transaction), "what is waited for can be told to end"
+    if isinstance(part, Controller):
+        return _step(step, step.undo, vscsi.again(domain, part), None, f"End the service of controller {part.index}.")
+    controller = next(
+        one for one in seen.topology.controllers if (one.family, one.index) == ("scsi", part.controller)
+    )
+    again = vscsi.device_again(domain, controller, part)
+    action = msgspec.structs.replace(step.undo, otherwise=again.transaction)
+    return _step(step, action, again, None, f"Let the guest let go of {_told(part)}.")
 
 
 def _guarded(undo: Transaction, action: Transaction) -> Transaction:

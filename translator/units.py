@@ -18,7 +18,7 @@ import msgspec
 
 from translator.domain import ControllerElement, DeviceElement, PciAddress, PciDemand, PciPlug, UnitAddress
 from translator.errors import Source
-from translator.families import Context, PciPlaces, Placed
+from translator.families import Context, PciPlaces, Placed, Recorded
 from translator.findings import LONGEST_WORD
 from translator.inventory import CONTROLLER_TURN
 from translator.models import DRIVER_ALIASES
@@ -318,6 +318,18 @@ class UnitFamily:
     def begin(self, context: Context) -> Part:
         """See `translator.families.Family`."""
         return UnitPart(self, context)
+
+    def record_root(self, domid: int) -> str | None:
+        """See `translator.families.Family`."""
+        return None
+
+    def further_roots(self, domid: int, nodes: Mapping[str, str]) -> Sequence[str]:
+        """See `translator.families.Family`."""
+        return ()
+
+    def recorded(self, domid: int, nodes: Mapping[str, str]) -> Recorded:
+        """See `translator.families.Family`."""
+        return Recorded(Placed())
 
     def steps(self, steps: Steps) -> FamilySteps:
         """See `translator.families.Family`."""

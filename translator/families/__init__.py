@@ -67,6 +67,13 @@ class Placed(NamedTuple):
     devices: tuple[Device, ...] = ()
 
 
+class Recorded(NamedTuple):
+    """What records tell of a family; `lacking` are ids of steps whose effect is not there."""
+
+    placed: Placed
+    lacking: frozenset[str] = frozenset()
+
+
 class Part(Protocol):
     """One family's controllers and devices of one domain, on their way to their places."""
 
@@ -130,6 +137,15 @@ class Family(Protocol):
 
     def seen(self, found: Sequence[QomDevice], known: Mapping[tuple[str, str | None], int], machine: str) -> Placed:
         """Return what a running QEMU has of this family; `known` are indexes by family and id, where those tell."""
+
+    def record_root(self, domid: int) -> str | None:
+        """Return the path below which a Xen domain's controllers are recorded; None: this family has no records."""
+
+    def further_roots(self, domid: int, nodes: Mapping[str, str]) -> Sequence[str]:
+        """Return the other paths to read, as those nodes tell; none that a guest names."""
+
+    def recorded(self, domid: int, nodes: Mapping[str, str]) -> Recorded:
+        """Return what the records tell."""
 
     def steps(self, steps: Steps) -> FamilySteps:
         """Return the steps that a plan has of this family."""

@@ -16,20 +16,27 @@ import msgspec
 
 from translator import virtio
 from translator.domain import UnitAddress
-from translator.topology import ScsiHost
-from translator.units import UnitFamily, UnitModel, UnitPart, by_letters, undotted
+from translator.families import Placed, Recorded
+from translator.layouts import CONNECTED, INIT_WAIT, INITIALISED, vscsi
+from translator.steps import backend_of, implied, named
+from translator.topology import Device, ScsiHost
+from translator.units import UnitFamily, UnitModel, UnitPart, UnitSteps, by_letters, dotted, undotted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from translator.domain import DeviceElement
-    from translator.families import Context, Part
+    from translator.domain import ControllerElement, DeviceElement
+    from translator.families import Context, FamilySteps, Part
     from translator.hosts.qmp import QomDevice
     from translator.parse_devices import Devices
+    from translator.plan import Step
     from translator.reader import Place, Reader
-    from translator.topology import Controller, Device, Value
+    from translator.steps import Steps
+    from translator.topology import Controller, Value
     from translator.units import UnitSlot
 
+_PV = "xenscsi"
+_SERVED = (INIT_WAIT, INITIALISED, CONNECTED, vscsi.RECONFIGURING)
 # A narrow bus has eight units, and one of them is the controller itself.
 _NARROW = (0, 0, 7)
 _WIDE = (0, 255, 16383)
@@ -76,23 +83,61 @@ class Scsi(UnitFamily):
         UnitModel(name="vmpvscsi", interface="pvscsi", driver="pvscsi", limits=(0, 63, 0)),
         UnitModel(name="am53c974", interface="esp", driver="am53c974", limits=_NARROW),
         UnitModel(name="dc390", interface="esp", driver="dc-390", limits=_NARROW),
+        UnitModel(name=_PV, interface="pvscsi", plug=None, limits=(255, 255, 16383), type="pv", aliases=("vscsi",)),
         UnitModel(name="ncr53c90", interface="esp", plug=None, limits=_NARROW, hotplug=False),
         UnitModel(name="ibmvscsi", interface="ibmvscsi", driver="spapr-vscsi", plug=None, limits=(7, 63, 31)),
     )
 
+    def serves(self, reader: Reader) -> bool:
+        """See `translator.units.UnitFamily`; a Xen domain's adapters are paravirtual."""
+        return True
+
+    def controller(self, reader: Reader, place: Place) -> ControllerElement | None:
+        """See `translator.families.Family`; what libxl's QEMU emulates is libxl's."""
+        xen = reader.document.root.get("type") == "xen"
+        if xen and place.element.get("model") not in (None, "auto", _PV):
+            return None
+        return super().controller(reader, place)
+
+    def steps(self, steps: Steps) -> FamilySteps:
+        """See `translator.families.Family`."""
+        return _Steps(self, steps)
+
+    def record_root(self, domid: int) -> str | None:
+        """See `translator.families.Family`."""
+        return vscsi.record_root(domid)
+
+    def further_roots(self, domid: int, nodes: Mapping[str, str]) -> Sequence[str]:
+        """See `translator.families.Family`."""
+        return tuple(vscsi.backends(domid, nodes).values())
+
+    def recorded(self, domid: int, nodes: Mapping[str, str]) -> Recorded:
+        """See `translator.families.Family`."""
+        controllers: list[Controller] = []
+        devices: list[Device] = []
+        lacking = set()
+        for controller, state, own in vscsi.read(domid, nodes):
+            controllers.append(msgspec.structs.replace(controller, ports=self.models[_PV].capacity))
+            devices += own
+            if state not in _SERVED:
+                lacking.add(f"controller:scsi:{controller.index}:backend")
+        return Recorded(Placed(tuple(controllers), tuple(devices)), frozenset(lacking))
+
     def modelless(self, context: Context) -> str:
         """See `translator.units.UnitFamily`."""
         domain = context.domain
+        if context.xen:
+            return _PV
         if domain.machine.startswith("pseries"):
             return "ibmvscsi"
         return "virtio-scsi" if domain.arch in ("s390x", "aarch64") else "lsilogic"
 
     def device(self, devices: Devices, place: Place, ordinal: int) -> DeviceElement | None:
         """See `translator.families.Family`."""
-        if place.element.tag == "disk":
-            return super().device(devices, place, ordinal)
         reader = devices.reader
-        if place.element.get("type") != "scsi" or not self.serves(reader):
+        if place.element.tag == "disk":
+            return None if devices.hypervisor == "xen" else super().device(devices, place, ordinal)
+        if place.element.get("type") != "scsi":
             return None
         source = reader.child(place, "source")
         scsi = scsi_host(reader, place, source) if source and source.element.get("protocol") is None else None
@@ -158,6 +203,39 @@ class Scsi(UnitFamily):
 
 
 class _Part(UnitPart):
+    def model(self, element: ControllerElement) -> UnitModel | None:
+        """Return the model, if the hypervisor has it."""
+        row = super().model(element)
+        if row is not None and row.type == "pv" and not self.context.xen:
+            self.findings.fault(
+                "T309",
+                element,
+                f"model {row.name!r} is paravirtual, and only a Xen domain has a backend for it",
+                "@model",
+                "name an emulated model, such as 'virtio-scsi'",
+            )
+            return None
+        return row
+
+    def made(self, element: DeviceElement, seat: UnitAddress, slot: UnitSlot) -> Device:
+        """Return the device; a paravirtual one is none of QEMU's."""
+        if slot.model.type != "pv":
+            return super().made(element, seat, slot)
+        assert element.kind != "ccid"
+        return Device(
+            family=self.family.name,
+            kind=element.kind,
+            id=vscsi.directory(seat.unit),
+            driver=None,
+            controller=seat.controller,
+            port=dotted(seat.unit),
+            host=None,
+            properties={},
+            implicit=False,
+            source=element.source,
+            scsi=element.scsi,
+        )
+
     def seated(self) -> Iterator[tuple[DeviceElement, UnitAddress]]:
         """Yield disks, then host devices, which get the lowest free unit of the first controller that has one.
 
@@ -187,6 +265,9 @@ class _Part(UnitPart):
     def controller(self, slot: UnitSlot) -> Controller:
         """Return the controller, one of IBM's with its register."""
         made = super().controller(slot)
+        if slot.model.type == "pv":
+            name = (slot.element.backend if slot.element else None) or "0"
+            return msgspec.structs.replace(made, backend=int(name) if name.isascii() and name.isdigit() else name)
         if slot.model.name != "ibmvscsi":
             return made
         registers = {
@@ -226,6 +307,35 @@ class _Part(UnitPart):
         if self.listed and index > max((seat.controller for seat in disks), default=-1):
             slot.model = self.listed[0].model
         return slot
+
+
+class _Steps(UnitSteps):
+    def paravirtual(self) -> Iterator[Step]:
+        """See `translator.families.FamilySteps`: the controller is connected before it is told to reconfigure."""
+        topology, steps = self.steps.topology, self.steps
+        for controller in topology.controllers:
+            if controller.family != "scsi" or controller.type != "pv":
+                continue
+            given = [one for one in topology.devices if (one.family, one.controller) == ("scsi", controller.index)]
+            id, where = f"controller:scsi:{controller.index}", f"SCSI controller {controller.index}"
+            served = backend_of(controller)
+            recorded = vscsi.record_controller(topology.domain, controller)
+            why = f"Make {where} known to the guest and to the kernel's scsiback in {served}.{implied(controller)}"
+            yield steps.recorded(id, None, recorded, why, controller.source)
+            wait = vscsi.await_controller(topology.domain, controller, connected=bool(given))
+            why = f"Wait until scsiback in {served} has taken {where} on."
+            yield steps.recorded(f"{id}:backend", None, wait, why, controller.source)
+            for device in given:
+                subject = f"device:scsi:{controller.index}:{device.port}"
+                recorded = vscsi.record_device(topology.domain, controller, device)
+                why = f"Give the {named(device)} to unit {device.port} of {where}."
+                yield steps.recorded(subject, None, recorded, why, device.source)
+                wait = vscsi.await_device(topology.domain, controller, device)
+                why = f"Wait until the guest has the {named(device)}."
+                yield steps.recorded(f"{subject}:backend", None, wait, why, device.source)
+                settled = vscsi.await_settled(topology.domain, controller)
+                why = f"Wait until {where} has taken the change in."
+                yield steps.recorded(f"{subject}:settled", None, settled, why, device.source)
 
 
 def scsi_host(reader: Reader, hostdev: Place, source: Place) -> ScsiHost | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from translator.domain import ControllerElement
-from translator.families import Placed
+from translator.families import Placed, Recorded
 from translator.families.usb.controllers import UsbPart
 from translator.families.usb.steps import UsbSteps
 from translator.reader import SIGNED_MAX
@@ -75,6 +75,18 @@ class Usb:
     def seen(self, found: Sequence[QomDevice], known: Mapping[tuple[str, str | None], int], machine: str) -> Placed:
         """See `asked`."""
         return Placed()
+
+    def record_root(self, domid: int) -> str | None:
+        """See `translator.families.Family`."""
+        return None
+
+    def further_roots(self, domid: int, nodes: Mapping[str, str]) -> Sequence[str]:
+        """See `translator.families.Family`."""
+        return ()
+
+    def recorded(self, domid: int, nodes: Mapping[str, str]) -> Recorded:
+        """See `translator.families.Family`."""
+        return Recorded(Placed())
 
     def steps(self, steps: Steps) -> FamilySteps:
         """See `translator.families.Family`."""
