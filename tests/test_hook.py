@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 import translator
 from tests.conftest import FIXTURES
-from tests.test_apply import DOMID, run
+from tests.test_apply import DOMID, SERVERS, run
 from tests.test_transition import PARAVIRTUAL
 from tests.test_xl import serving
 from translator.cli import cli
@@ -60,9 +60,12 @@ def test_the_rest_is_let_pass_unread(operation: str, tmp_path: Path) -> None:
     assert (result.exit_code, result.output) == (0, "")
 
 
-def test_started_and_release(tmp_path: Path) -> None:
+@pytest.mark.parametrize("server", [*SERVERS, "sandbox"])
+def test_started_and_release(tmp_path: Path, server: str) -> None:
     """Only what is paravirtual is made, once; and when the domain has gone, nothing is left of it."""
-    with serving(tmp_path) as host:
+    for driver in ("usbback", "usb-storage"):
+        (tmp_path / "sys/bus/usb/drivers" / driver).mkdir(parents=True)
+    with serving(tmp_path, server) as host:
         before = asyncio.run(host.nodes())
         for _ in range(2):
             result = hook(LIVE, "started", host, tmp_path)

@@ -5,27 +5,31 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 from click.testing import CliRunner
 
-from tests.test_apply import DOMID, Bench, bench, host_devices, plan_of, run
+from tests.servers import Backend, Qemu, make_domain, require
+from tests.test_apply import DOMID, SERVERS, Bench, bench, host_devices, plan_of, run
 from tests.test_attach import everything
 from translator.cli import cli
 from translator.hosts.sandbox import Sandbox
+from translator.hosts.xenstore import Xenstore
 from translator.observe import observe
 from translator.xl import XlWordError, controller_word, device_word, usb_list
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Coroutine, Iterator
     from pathlib import Path
 
     from translator.topology import Guest
 
 __all__ = ["bench"]  # a fixture
+
+Result = TypeVar("Result")
 
 # As xl prints it for such a domain; blanks at the ends of lines included.
 LISTED = """\
@@ -61,7 +65,7 @@ def test_the_list_is_xls_character_for_character(bench: Any) -> None:
 
 SERVED = """\
 Devid  Type         BE  state usb-ver ports
-0      qusb         0   4     1       2    
+0      qusb         0   {}     1       2    
   Port 1: Bus 001 Device 009
   Port 2: Bus 002 Device 003
 Devid  Type         BE  state usb-ver ports
@@ -115,30 +119,51 @@ def test_numbers_are_read_as_c_reads_them() -> None:
 
 
 @contextmanager
-def serving(tmp_path: Path) -> Iterator[Bench]:
-    """Run the embedded host with a guest in a thread of its own: a command has the main one, for its signals."""
+def serving(tmp_path: Path, server: str = "sandbox") -> Iterator[Bench]:
+    """Run a host with a guest beside a command, which has the main thread for its signals.
+
+    The embedded host, or the PV backends of a real one, run in a thread of their own.
+    """
+    name, uuid = "hvm", "8a1e5c0e-3f2b-4c1d-9b7a-6d5e4f3a2b1c"
+    sysfs = host_devices(tmp_path / "sys")
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    sandbox = Sandbox()
 
-    async def start() -> Bench:
-        await sandbox.__aenter__()
-        guest = sandbox.add_guest("hvm", "8a1e5c0e-3f2b-4c1d-9b7a-6d5e4f3a2b1c", domid=DOMID)
-        return Bench(str(sandbox.xenstore_socket), str(guest.qmp_socket), host_devices(tmp_path / "sys"))
+    def there(work: Coroutine[Any, Any, Result]) -> Result:
+        return asyncio.run_coroutine_threadsafe(work, loop).result()
 
-    try:
-        yield asyncio.run_coroutine_threadsafe(start(), loop).result()
-        asyncio.run_coroutine_threadsafe(sandbox.__aexit__(), loop).result()
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+    async def make(socket: str) -> None:
+        client = await Xenstore.connect(socket)
+        await make_domain(client, DOMID, name=name, uuid=uuid, guest="hvm")
+        await client.close()
+
+    with ExitStack() as stack:
+        stack.callback(loop.close)
+        thread.start()
+        stack.callback(thread.join)
+        stack.callback(lambda: loop.call_soon_threadsafe(loop.stop))
+        if server == "sandbox":
+            sandbox = there(Sandbox().__aenter__())
+            stack.callback(lambda: there(sandbox.__aexit__()))
+
+            async def add() -> str:
+                return str(sandbox.add_guest(name, uuid, domid=DOMID).qmp_socket)
+
+            yield Bench(str(sandbox.xenstore_socket), there(add()), sysfs)
+            return
+        require(SERVERS[server])
+        require(Qemu)
+        xenstored, qemu = stack.enter_context(SERVERS[server]()), stack.enter_context(Qemu())
+        there(make(xenstored.socket))
+        backend = there(Backend(xenstored.socket).__aenter__())
+        stack.callback(lambda: there(backend.__aexit__()))
+        yield Bench(xenstored.socket, qemu.socket, sysfs)
 
 
-def test_the_verbs(tmp_path: Path) -> None:
-    """From nothing to two controllers and a device, and back, by xl's words alone."""
-    with serving(tmp_path) as host:
+@pytest.mark.parametrize("server", [*SERVERS, "sandbox"])
+def test_the_verbs(tmp_path: Path, server: str) -> None:
+    """From nothing to two controllers and two devices, and back, by xl's words alone."""
+    with serving(tmp_path, server) as host:
 
         def call(line: str) -> tuple[int, str]:
             reach = ["--xenstore", host.xenstore, "--qmp", host.qmp, "--sysfs", str(host.sysfs)]
@@ -149,11 +174,12 @@ def test_the_verbs(tmp_path: Path) -> None:
         for line in (
             "usbctrl-attach hvm type=qusb version=1 ports=2",
             "usbctrl-attach 8 type=devicemodel version=3 ports=4",
-            "usbdev-attach hvm hostbus=1 hostaddr=9",
+            "usbdev-attach hvm hostbus=1 hostaddr=9 controller=0",
             "usbdev-attach hvm hostbus=2 hostaddr=3 controller=0 port=2",
         ):
             assert call(line) == (0, "")
-        assert call("usb-list hvm") == (0, SERVED)
+        # the real servers have no guest that would connect
+        assert call("usb-list hvm") == (0, SERVED.format(4 if server == "sandbox" else 1))
         for line, code in (
             ("usbdev-attach hvm hostbus=1 hostaddr=9", 4),
             ("usbdev-detach hvm 0 7", 4),
@@ -163,8 +189,14 @@ def test_the_verbs(tmp_path: Path) -> None:
             ("usbctrl-attach hvm type=qusb ports=32", 3),
         ):
             assert call(line) == (code, ""), line
-        for line in ("usbdev-detach hvm 0 1", "usbctrl-detach hvm 0", "usbctrl-detach hvm 1"):
+        for line in ("usbdev-detach hvm 0 1", "usbctrl-detach hvm 0"):
             assert call(line) == (0, "")
+        if server != "sandbox":
+            # nor one that would let go of a PCI controller
+            assert call("--timeout 0.5 usbctrl-detach hvm 1") == (4, "")
+            assert call("usb-list hvm")[1].splitlines()[1].startswith("1      devicemodel ")
+            return
+        assert call("usbctrl-detach hvm 1") == (0, "")
         assert call("usb-list hvm") == (0, "")
         assert asyncio.run(everything(host)) == before
 
