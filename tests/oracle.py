@@ -58,9 +58,14 @@ class Libvirt:
             return f"libvirt has no QEMU to ask about: install {cls.package} and qemu-system-x86"
         return None
 
+    @classmethod
+    def ask(cls, documents: Sequence[str]) -> list[dict[str, Any]]:
+        """Return libvirt's answer to each document, in the corpus' form; see `ask_raw`."""
+        return [_in_corpus_form(answer) for answer in cls.ask_raw(documents)]
+
     @staticmethod
-    def ask(documents: Sequence[str]) -> list[dict[str, Any]]:
-        """Return libvirt's answer to each document, in the corpus' form.
+    def ask_raw(documents: Sequence[str]) -> list[dict[str, Any]]:
+        """Return libvirt's answer to each document: `stage`, `error` and the command line, `argv`.
 
         Raises:
             RuntimeError: libvirt did not start, or did not answer in time.
@@ -80,7 +85,7 @@ class Libvirt:
         answers = [json.loads(line) for line in done.stdout.splitlines()]
         if len(answers) != len(documents):
             raise RuntimeError(f"libvirt's process ended after {len(answers)} documents:\n{done.stderr[-2000:]}")
-        return [_in_corpus_form(answer) for answer in answers]
+        return answers
 
 
 def _in_corpus_form(answer: dict[str, Any]) -> dict[str, Any]:

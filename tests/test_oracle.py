@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import translator
-from tests import corpus, oracle
+from tests import corpus, families_oracle, oracle
 from tests.differences import rule_of
 from tests.domains import random_domain
 from tests.servers import require
@@ -32,6 +32,11 @@ def test_two_hundred_random_domains(say: Callable[[str], None]) -> None:
     assert sum(not one.differs for one in counted) / len(counted) >= LEAST
     unexplained = [one for one in counted if one.differs and rule_of(one) is None]
     assert not unexplained, "\n\n".join(map(corpus.explain, unexplained[:3]))
+
+
+def test_a_hundred_random_domains_of_the_other_families() -> None:
+    found = families_oracle.compared(range(100))
+    assert [one for one in found if not one.equal] == []
 
 
 def test_the_normal_form_means_the_same_to_libvirt() -> None:

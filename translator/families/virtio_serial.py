@@ -90,11 +90,15 @@ class VirtioSerial(UnitFamily):
 
 class _Part(UnitPart):
     def missing(self) -> Iterator[int]:
-        """Yield the indexes that devices name, and 0 for one that names none."""
-        elements = self.context.domain.devices_of(self.family.name)
-        named = {element.unit.controller if element.unit else 0 for element in elements}
-        seated = {seat.controller for _, seat in self.seats}
-        yield from sorted((named | seated) - self.slots.keys())
+        """Yield the indexes that devices name, channels first, and 0 for one that names none."""
+        named = dict.fromkeys(
+            element.unit.controller if element.unit else 0
+            for kind in ("channel", "console")
+            for element in self.context.domain.devices_of(self.family.name)
+            if element.kind == kind
+        )
+        seated = dict.fromkeys(seat.controller for _, seat in self.seats)
+        yield from (index for index in named | seated if index not in self.slots)
 
     def seated(self) -> Iterator[tuple[DeviceElement, UnitAddress]]:
         """Yield consoles, then channels: those with a port first, and the others where one is free.
@@ -103,32 +107,35 @@ class _Part(UnitPart):
         """
         elements = sorted(self.context.domain.devices_of(self.family.name), key=lambda one: one.kind == "channel")
         sizes = {slot.index: self.family.ports(slot) for slot in self.listed}
+        for element in elements:
+            sizes.setdefault(element.unit.controller if element.unit else 0, _PORTS)
         taken = {(one.unit.controller, one.unit.unit[-1]) for one in elements if one.unit and one.unit.unit[-1]}
         for element in elements:
             asked = element.unit
             if asked is not None and (asked.unit[-1] or element.kind == "console"):
-                sizes.setdefault(asked.controller, _PORTS)
                 taken.add((asked.controller, asked.unit[-1]))
+                self.check_port(element, asked, sizes[asked.controller])
                 yield element, asked
                 continue
             first = 1 if element.kind == "channel" else 0
             indexes = [asked.controller] if asked is not None else sorted(sizes)
-            for index in indexes:
-                sizes.setdefault(index, _PORTS)
-            free = next(
-                (
-                    (index, port)
-                    for index in indexes
-                    for port in range(first, sizes[index])
-                    if (index, port) not in taken
-                ),
-                None,
-            )
+            seats = ((index, port) for index in indexes for port in range(first, sizes[index]))
+            free = next((seat for seat in seats if seat not in taken), None)
             if free is None:
                 free = (next(index for index in range(len(sizes) + 1) if index not in sizes), first)
                 sizes[free[0]] = _PORTS
             taken.add(free)
             yield element, UnitAddress(free[0], (0, free[1]))
+
+    def check_port(self, element: DeviceElement, asked: UnitAddress, size: int) -> None:
+        if asked.unit[-1] >= size:
+            self.findings.fault(
+                "T302",
+                element,
+                f"there is no port {asked.unit[-1]} on virtio-serial controller {asked.controller}",
+                "address/@port",
+                f"its ports are 0 to {size - 1}, and 0 is a console's",
+            )
 
 
 FAMILY = VirtioSerial()
