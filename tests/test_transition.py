@@ -18,7 +18,7 @@ from translator.errors import HostError
 from translator.hosts.qmp import Qmp
 from translator.observe import Observation
 from translator.plan import LaunchOption, Transaction, Wait
-from translator.transition import removal
+from translator.removal import removal
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -22,8 +22,8 @@ from translator.hosts.sysfs import fits
 from translator.layouts import CONNECTED, layout_named
 from translator.peripherals import Peripherals
 from translator.resolve import resolve
+from translator.subjects import stands_on
 from translator.topology import Controller, Device
-from translator.transition import stands_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
