@@ -669,6 +669,18 @@ async def test_a_controller_leaves_when_the_guest_lets_it_go(place: Place) -> No
         assert await ids(qmp) == set()
 
 
+@on_every(MONITORS, UHCI)
+async def test_what_is_behind_a_device_goes_as_soon_as_the_device_lets_go(place: Place) -> None:
+    async with monitor(place) as qmp:
+        await qmp.execute("chardev-add", {"id": "end", "backend": {"type": "null", "data": {}}})
+        serial = {"driver": "usb-serial", "id": "serial", "chardev": "end", "bus": "uhci.0", "port": "1"}
+        await qmp.execute("device_add", serial)
+        assert "busy" in (await refusal(qmp.remove_backend("chardev-remove", {"id": "end"}))).message
+        await qmp.execute("device_del", {"id": "serial"})  # asked for, and not waited for
+        await qmp.remove_backend("chardev-remove", {"id": "end"})
+        assert "end" not in await qmp.backends("chardev-add")
+
+
 @on_every(MONITORS)
 async def test_a_monitor_serves_one_client_at_a_time(place: Place) -> None:
     async with monitor(place):

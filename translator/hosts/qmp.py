@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 REMOVAL_S: Final = 5.0  # seconds; an emulated USB device takes 0.06, a PCI controller as long as its guest
 
 _POLL_S: Final = 0.1
+_LINGER_S: Final = (
+    0.5  # how long what is behind a device may be in use after this has gone from the lists; seen: 0.06
+)
 _PERIPHERAL: Final = "/machine/peripheral"
 _ANONYMOUS: Final = "/machine/peripheral-anon"  # devices without an id, such as companion controllers
 _CHILD = re.compile(r"child<(.+)>")
@@ -165,12 +168,21 @@ class Qmp:
         Raises:
             HostError: as `execute`; for one, because a device still uses it.
         """
-        try:
-            await self.execute(command, arguments)
-        except CommandRefused as error:
-            # QEMU has no class of its own for these
-            if "not found" not in error.message and "Failed to find node" not in error.message:
-                raise
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _LINGER_S
+        while True:
+            try:
+                await self.execute(command, arguments)
+            except CommandRefused as error:
+                # QEMU has no class of its own for these
+                if "not found" in error.message or "Failed to find node" in error.message:
+                    return
+                in_use = "is busy" in error.message or "is in use" in error.message
+                if not in_use or loop.time() >= deadline:
+                    raise
+                await asyncio.sleep(_POLL_S / 5)
+            else:
+                return
 
     async def remove_device(self, id: str, timeout_s: float | None = REMOVAL_S) -> None:
         """Delete the device and return when it is gone, or at once with None; see `remove_devices`."""
