@@ -157,6 +157,7 @@ REFUSED: dict[str, tuple[str, tuple[str | bytes, ...], str, str]] = {
     "no controller": ("attach", (MOUSE.replace(b"bus='1'", b"bus='4'"),), "T419", "no USB controller 4"),
     "no XML": ("attach", (b"<hostdev",), "T101", r"error\[T101\]"),
     "not USB": ("attach", (b"<interface type='bridge'/>",), "T441", "<interface> is no USB device"),
+    "a name": ("attach", ("controller:ehci,ports=7",), "T309", "^error"),
     "not of USB": ("attach", (b"<controller type='scsi'/>",), "T441", "<controller> is no USB device"),
     "nothing": ("attach", (b"  <!-- nothing -->",), "T441", "there is no device in the fragment"),
     "not attached": ("detach", ("hostdev:1.8",), "T438", r"'hostdev:1.8' is not attached to 'hvm'"),

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from translator.apply import bring_about
 from translator.binding import domid_of, own_drivers
 from translator.diff import subject
-from translator.errors import HostError
-from translator.fragment import read_fragment, spell
+from translator.errors import DocumentError, HostError
+from translator.fragment import read_fragment, spell, unplaced
 from translator.hotplug import Wanted, find_element, find_part, with_devices, without_devices
 from translator.layouts import USBBACK
 from translator.observe import observe
@@ -153,8 +153,12 @@ async def find_domain(host: Host, name: str) -> int:
 
 
 def _fragment(given: Given, identity: DomainIdentity, place: Place | None) -> Domain:
-    text = given.what if isinstance(given.what, bytes) else spell(given.what, place)
-    return read_fragment(text, identity, file=given.file)
+    if isinstance(given.what, bytes):
+        return read_fragment(given.what, identity, file=given.file)
+    try:
+        return read_fragment(spell(given.what, place), identity)
+    except DocumentError as error:  # whose lines nobody has written
+        raise unplaced(error) from None
 
 
 async def _host_devices(host: Host, fragments: Sequence[Domain]) -> dict[str, HostDevice]:

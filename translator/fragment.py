@@ -80,6 +80,13 @@ def spell(word: str, place: Place | None = None) -> bytes:
     return (f"<{tag} {words}>{address}</{tag}>" if address else f"<{tag} {words}/>").encode()
 
 
+def unplaced(error: DocumentError) -> DocumentError:
+    """Return what was found in a word's XML, whose lines nobody has written."""
+    return DocumentError(
+        [msgspec.structs.replace(one, line=None, column=None, element=None) for one in error.diagnostics]
+    )
+
+
 def _source(host: HostDevice) -> str:
     parts = ""
     if host.vendor is not None:

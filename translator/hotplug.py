@@ -18,6 +18,7 @@ from translator.consistency import check
 from translator.diff import same_host_device, subject
 from translator.errors import Diagnostic, DocumentError, HostError
 from translator.findings import Findings
+from translator.fragment import unplaced
 from translator.hosts.sysfs import fits
 from translator.layouts import CONNECTED, layout_named
 from translator.peripherals import Peripherals
@@ -75,7 +76,10 @@ def with_devices(
     """
     growing = _Growing(seen, hosts, auto_controller=auto_controller, usbback=usbback, block_nodes=block_nodes)
     for fragment in fragments:
-        growing.add(fragment)
+        try:
+            growing.add(fragment)
+        except DocumentError as error:
+            raise error if fragment.file else unplaced(error) from None
     known = {device.host.selector: device.host for device in growing.topology.devices if device.host}
     plan = compile_plan(growing.topology).bind(hostdevs=known, interfaces={**seen.lent, **lent})
     return Wanted(plan, tuple(growing.new), growing.origins)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,6 +59,8 @@ def command(
     tablet, mouse, keyboard, hub, controller:MODEL,ports=N.
     """
     report = reporting.report()
+    if port is not None and not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,3}){0,3}", port):
+        inputs.usage(f"{port!r} is not a port, such as 2 or 2.1")
     if port is not None and controller is None:
         inputs.usage("--port counts on a controller; name it: --controller N")
     place = None if controller is None else Place(controller, port or "")
