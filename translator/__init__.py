@@ -8,15 +8,13 @@ async with translator.Host(xenstore=..., qmp=...) as host:
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
 
-from translator.blocking import BlockingHost
-from translator.compare import compare
 from translator.compile import compile_plan
-from translator.delta import Change, Delta
 from translator.domain import MAX_SIZE, Domain
 from translator.errors import (
     Diagnostic,
@@ -28,8 +26,6 @@ from translator.errors import (
     Source,
     TranslatorError,
 )
-from translator.host import Host
-from translator.outcome import Applied, StepEvent
 from translator.plan import Plan, Step
 from translator.resolve import resolve
 from translator.topology import Controller, Device, Topology
@@ -37,8 +33,12 @@ from translator.topology import Controller, Device, Topology
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from translator.blocking import BlockingHost
+    from translator.delta import Change, Delta
     from translator.domain import SharePolicy
     from translator.drivers import Driver
+    from translator.host import Host
+    from translator.outcome import Applied, StepEvent
     from translator.steps import Coldplug
     from translator.topology import Layout
 
@@ -67,6 +67,22 @@ __all__ = [
     "load",
     "plan",
 ]
+
+# What making a plan does without, and a command line that makes one does not wait for.
+_LATE = {
+    "Applied": "translator.outcome",
+    "BlockingHost": "translator.blocking",
+    "Change": "translator.delta",
+    "Delta": "translator.delta",
+    "Host": "translator.host",
+    "StepEvent": "translator.outcome",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATE:
+        return getattr(import_module(_LATE[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def load(source: str | Path | bytes | BinaryIO, *, file: str | None = None, max_size: int = MAX_SIZE) -> Domain:
@@ -144,4 +160,6 @@ def diff(old: Plan, new: Plan) -> Delta:
     The order of elements, layout, names of ours and defaults that are spelled out make no difference. A plan
     without steps is one that was observed: what a host does not tell is no difference either.
     """
+    from translator.compare import compare
+
     return compare(old, new)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from translator.families import families
-from translator.layouts.emulators import record
 from translator.plan import Plan, Step
 from translator.steps import Coldplug, Steps
 from translator.topology import PRIMARY
@@ -66,6 +65,8 @@ def _device_model_steps(topology: Topology) -> Iterator[Step]:
     for model in topology.device_models:
         if model.name == PRIMARY:
             continue
+        from translator.layouts.emulators import record
+
         action, undo = record(topology.domain, model)
         theirs = [one for one in topology.controllers if one.device_model == model.name]
         what = ", ".join(f"{one.family} controller {one.index}" for one in theirs) or "nothing yet"

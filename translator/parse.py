@@ -13,7 +13,6 @@ from translator.errors import DocumentError
 from translator.families import by_type
 from translator.inventory import Part, inventory
 from translator.models import XEN_MACHINES, machine_row
-from translator.parse_device_models import read_device_models
 from translator.parse_devices import Devices
 from translator.parse_override import overrides
 from translator.pci import BOARDS
@@ -23,7 +22,9 @@ from translator.topology import Untranslated
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from translator.domain import ControllerElement, PciAddress, PciInventory
+    from lxml.etree import _Element
+
+    from translator.domain import ControllerElement, DeviceModelsElement, PciAddress, PciInventory
     from translator.topology import Guest, Hypervisor
     from translator.validate import Document
 
@@ -112,7 +113,7 @@ class _Parser(Reader):
             untranslated=tuple(untranslated),
             pci=self.inventory(places, hypervisor, machine),
             pci_taken=tuple(self.pci_taken(places)) if hypervisor == "xen" else (),
-            device_models=read_device_models(self, root),
+            device_models=self.device_models(root),
             warnings=self.document.warnings,
             overrides=tuple(overrides(self, place, places)),
         )
@@ -146,6 +147,14 @@ class _Parser(Reader):
                 )
             )
         return inventory(BOARDS[board], parts)
+
+    def device_models(self, root: _Element) -> DeviceModelsElement | None:
+        """Return what the metadata say of device models, if there are any metadata."""
+        if root.find("metadata") is None:
+            return None
+        from translator.parse_device_models import read_device_models
+
+        return read_device_models(self, root)
 
     def pci_taken(self, places: list[Place]) -> Iterator[PciAddress]:
         for place in places:

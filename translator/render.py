@@ -7,7 +7,6 @@ import shlex
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
-from translator import picture
 from translator.diff import subject
 from translator.layouts import CLOSING
 from translator.plan import Action, LaunchOption, Plan, QmpCommand, SysfsWrites, Transaction, Wait
@@ -110,15 +109,33 @@ def _state(state: int | None) -> str:
     return "absent" if state is None else _STATES[state] if state < len(_STATES) else f"in state {state}"
 
 
+def _svg(plan: Plan) -> str:
+    from translator import picture
+
+    return picture.svg(plan.topology)
+
+
+def _dot(plan: Plan) -> str:
+    from translator import picture
+
+    return picture.dot(plan.topology)
+
+
+def _mermaid(plan: Plan) -> str:
+    from translator import picture
+
+    return picture.mermaid(plan.topology)
+
+
 FORMATS: Mapping[str, Callable[[Plan], str]] = {
     "text": text,
     "json": Plan.to_json,
     "xenstore": xenstore,
     "qmp": qmp,
     "qemu-args": qemu_args,
-    "svg": lambda plan: picture.svg(plan.topology),
-    "dot": lambda plan: picture.dot(plan.topology),
-    "mermaid": lambda plan: picture.mermaid(plan.topology),
+    "svg": _svg,
+    "dot": _dot,
+    "mermaid": _mermaid,
 }
 
 

@@ -8,7 +8,6 @@ All of it goes to standard error, and a document is well-formed also when there 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import sys
@@ -18,7 +17,6 @@ from urllib.parse import quote
 import click
 import msgspec
 
-from translator.catalog import entry_of
 from translator.errors import Diagnostic, DocumentError, PlanError, RollbackError, Severity, TranslatorError
 
 if TYPE_CHECKING:
@@ -152,6 +150,8 @@ _GITHUB_LEVELS: Mapping[Severity, str] = {"error": "error", "warning": "warning"
 
 def github(finding: Diagnostic) -> str:
     """Return the finding as a command that a GitHub workflow shows at its line."""
+    from translator.catalog import entry_of
+
     properties = {
         "file": finding.file,
         "line": finding.line,
@@ -227,6 +227,8 @@ def sarif(run: Run) -> str:
 
 def _sarif_rule(code: str, documentation: str | None) -> dict[str, Any]:
     """Return the catalog's entry; `documentation` is where docs/ is published, if it is: SARIF wants a whole URI."""
+    from translator.catalog import entry_of
+
     entry = entry_of(code)
     link = {"helpUri": f"{documentation.rstrip('/')}/diagnostics.md#{code.lower()}"} if documentation else {}
     return {
@@ -332,6 +334,8 @@ DOCUMENTS: Mapping[str, Callable[[Run], str]] = {"sarif": sarif, "junit": junit,
 
 def fingerprints(findings: Iterable[Diagnostic]) -> Iterator[str]:
     """Yield for each finding what tells it from the others, and stays when lines are added above it."""
+    import hashlib  # loads OpenSSL, which the other forms do without
+
     seen: dict[tuple[str | None, ...], int] = {}
     for finding in findings:
         key = (finding.file and os.path.normpath(finding.file), finding.code, finding.element, finding.message)

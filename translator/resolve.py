@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from translator.consistency import check
-from translator.device_models import share_out
 from translator.errors import DocumentError
 from translator.families import Context, families
 from translator.findings import Findings
@@ -86,7 +85,10 @@ def resolve(
         controllers=tuple(controller for part in placed for controller in part.controllers),
         devices=tuple(device for part in placed for device in part.devices),
     )
-    topology = share_out(domain, topology, device_models, findings)
+    if device_models or domain.device_models:
+        from translator.device_models import share_out
+
+        topology = share_out(domain, topology, device_models, findings)
     if domain.overrides:
         from translator.override import override  # brings in all that is known of properties
 
