@@ -670,16 +670,16 @@ CATALOG: dict[str, Entry] = {
         "A fragment has to hold USB controllers or devices, of kinds that a running domain can be given.",
         "translator attach guest - <<< \"<interface type='bridge'/>\"",
     ),
+    "T442": Entry(
+        "the document cannot follow",
+        "What was asked of the running domain cannot be said in the document, which has something else there.",
+        "translator detach guest 1:2 --save guest.xml, of a document without that device",
+    ),
     "T443": Entry(
         "not to be followed",
         "A device is followed from one replug to the next by what stays: vendor and product, its port, or its serial "
         "number. Its number on the bus does not.",
         "translator follow guest hostdev:1.8",
-    ),
-    "T442": Entry(
-        "the document cannot follow",
-        "What was asked of the running domain cannot be said in the document, which has something else there.",
-        "translator detach guest 1:2 --save guest.xml, of a document without that device",
     ),
     "T460": Entry(
         "driver not in this QEMU",
