@@ -33,6 +33,7 @@ from translator.topology import Controller, Device, Topology
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from translator.batch import Planned, plan_many
     from translator.blocking import BlockingHost
     from translator.delta import Change, Delta
     from translator.domain import SharePolicy
@@ -57,6 +58,7 @@ __all__ = [
     "OutcomeUnknown",
     "Plan",
     "PlanError",
+    "Planned",
     "RollbackError",
     "Source",
     "Step",
@@ -66,6 +68,7 @@ __all__ = [
     "diff",
     "load",
     "plan",
+    "plan_many",
 ]
 
 # What making a plan does without, and a command line that makes one does not wait for.
@@ -75,7 +78,9 @@ _LATE = {
     "Change": "translator.delta",
     "Delta": "translator.delta",
     "Host": "translator.host",
+    "Planned": "translator.batch",
     "StepEvent": "translator.outcome",
+    "plan_many": "translator.batch",
 }
 
 
