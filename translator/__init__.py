@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
 
+import translator.diff  # noqa: F401 - imported later, the module would take the place of the function of its name
 from translator.compile import compile_plan
 from translator.domain import MAX_SIZE, Domain
 from translator.errors import (

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from translator.domain import MAX_SIZE
 from translator.errors import TranslatorError
+from translator.plan import is_plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -40,7 +41,7 @@ def plan_many(
     """Yield what becomes of each document, in the order of the paths.
 
     Args:
-        paths: files, each with a document; taken from the iterable as they are needed.
+        paths: files, each with a document or a plan; taken from the iterable as they are needed.
         executor: whatever has the interface of `concurrent.futures.Executor`; its own pool of processes if None.
         max_size: the largest document that is read, in bytes.
         options: those of `translator.plan`, for all of them.
@@ -86,6 +87,12 @@ def _plan(path: str, max_size: int, options: dict[str, Any]) -> Planned:
     import translator
 
     try:
-        return Planned(path, translator.plan(translator.load(path, max_size=max_size), **options), None)
+        with open(path, "rb") as stream:
+            data = stream.read(max_size + 1)
+            if is_plan(data):
+                plan = translator.Plan.from_json(data + stream.read())
+                return Planned(path, plan.bind(domid=options.get("domid")), None)
+        domain = translator.load(data, file=path, max_size=max_size)
+        return Planned(path, translator.plan(domain, **options), None)
     except (TranslatorError, OSError) as error:
         return Planned(path, None, error)
