@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin
 SARIF := $(VENV)/share/sarif-2.1.0.schema.json
 
-.PHONY: demo test check oracle fuzz bench clean
+.PHONY: demo test check oracle fuzz bench docs man clean
 
 demo: $(VENV)/.demo  ## plan, apply and observe a domain in the embedded sandbox
 	@echo '$$ translator plan fixtures/demo/web/domain.xml'
@@ -30,6 +30,12 @@ oracle: $(VENV)/.test system-packages  ## random domains for SECONDS from SEED o
 
 bench: $(VENV)/.test  ## measure what is promised: ratios, each of two measurements of one run
 	$(RUN)/python -m tests.benchmarks
+
+docs: $(VENV)/.test  ## the documentation as a site, in build/docs
+	$(RUN)/mkdocs build --quiet
+
+man: $(VENV)/.demo  ## a manual page for each command, in build/man
+	$(RUN)/python -m translator.cli.reference build/man
 
 .PHONY: system-packages
 system-packages:

@@ -50,10 +50,20 @@ class _Group(click.Group):
         return command
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="translator", message="%(prog)s %(version)s")
 def cli() -> None:
-    """Turn libvirt-style domain XML into what a Xen or QEMU host must be told, and tell it."""
+    """Turn libvirt-style domain XML into what a Xen or QEMU host must be told, and tell it.
+
+    \b
+    Exit codes:
+      0  done; for diff and plan --check: no difference
+      1  a difference
+      2  wrong usage, or a file that cannot be read
+      3  the document is refused; nothing was touched
+      4  the host refused or could not be reached; it is as it was before
+      5  the host is not as it was: see `translator recover`
+    """
 
 
 def main() -> None:

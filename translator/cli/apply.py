@@ -21,7 +21,14 @@ if TYPE_CHECKING:
 COMMIT_TIMEOUT_S = 60.0
 
 
-@click.command("apply")
+@click.command(
+    "apply",
+    epilog=options.examples(
+        "translator apply --sandbox guest.xml",
+        "translator apply guest.xml --domid 7 --dry-run",
+        "translator apply guest.xml --qmp /run/qemu/guest.sock",
+    ),
+)
 @click.argument("file")
 @click.option("--sandbox", is_flag=True, help="Use the embedded host, gone at the end; no Xen or QEMU is needed.")
 @click.option("--prune", is_flag=True, help="Also remove what the document does not name.")

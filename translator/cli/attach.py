@@ -23,7 +23,13 @@ if TYPE_CHECKING:
     from translator.report import Report
 
 
-@click.command("attach")
+@click.command(
+    "attach",
+    epilog=options.examples(
+        "translator attach guest hostdev:046d:c52b",
+        "translator attach guest tablet --save guest.xml",
+    ),
+)
 @options.domain
 @click.argument("devices", nargs=-1, required=True, metavar="DEVICE…")
 @click.option("--controller", type=click.IntRange(0), help="The controller that a device goes to.")

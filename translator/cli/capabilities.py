@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from translator.cli.options import Probing, Reporting
 
 
-@click.command("capabilities")
+@click.command(
+    "capabilities",
+    epilog=options.examples("translator capabilities --virttype xen --guest pvh --format xml"),
+)
 @click.option("--virttype", type=click.Choice(get_args(Hypervisor)), default="xen", help="The domain's type.")
 @click.option("--guest", type=click.Choice(get_args(Guest)), default="hvm", help="The guest's kind.")
 @click.option("--arch", default="x86_64", help="The guest's architecture.")

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from translator.cli.options import Journaling, Reaching, Reporting
 
 
-@click.command("detach")
+@click.command(
+    "detach",
+    epilog=options.examples("translator detach guest hostdev:046d:c52b", "translator detach guest 1:2 controller:2"),
+)
 @options.domain
 @click.argument("devices", nargs=-1, required=True, metavar="DEVICE…")
 @click.option("--force", is_flag=True, help="Do not wait for the guest and the backend to let go of a controller.")

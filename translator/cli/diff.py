@@ -27,7 +27,13 @@ if TYPE_CHECKING:
 EXIT_DIFFERENT = 1
 
 
-@click.command("diff")
+@click.command(
+    "diff",
+    epilog=options.examples(
+        "translator diff old.xml new.xml",
+        "translator diff --guest-visible-only --git main..HEAD -- guests",
+    ),
+)
 @click.argument("files", nargs=-1, metavar="OLD NEW")
 @click.option(
     "--git",

@@ -5,10 +5,11 @@ from __future__ import annotations
 import click
 
 from translator.catalog import explain
+from translator.cli import options
 from translator.cli.inputs import usage
 
 
-@click.command("explain")
+@click.command("explain", epilog=options.examples("translator explain T301"))
 @click.argument("code")
 def command(code: str) -> None:
     """Print what a diagnostic code means."""

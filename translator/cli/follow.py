@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from translator.topology import Layout
 
 
-@click.command("follow")
+@click.command(
+    "follow",
+    epilog=options.examples("translator follow guest.xml", "translator follow guest hostdev:046d:c52b hostdev:1-4.2"),
+)
 @click.argument("target", metavar="DOMAIN|FILE")
 @click.argument("devices", nargs=-1, metavar="[DEVICE]…")
 @click.option(

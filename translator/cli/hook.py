@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from translator.report import Report
 
 
-@click.command("hook")
+@click.command("hook", epilog=options.examples("translator hook guest prepare begin - <guest.xml"))
 @click.argument("guest", metavar="NAME")
 @click.argument("operation")
 @click.argument("suboperation", default="-")

@@ -24,7 +24,13 @@ FAMILIES = tuple(
 VERSIONS = tuple(sorted({row.kind.version for row in MODELS.values() if row.kind.version is not None}))
 
 
-@click.command("models")
+@click.command(
+    "models",
+    epilog=options.examples(
+        "translator models --family usb --version 3",
+        "translator models qemu-xhci --format json",
+    ),
+)
 @click.argument("names", nargs=-1, metavar="[NAME]…")
 @click.option("--family", type=click.Choice(FAMILIES), help="Only what plugs into this kind of controller.")
 @click.option("--type", "type", type=click.Choice(get_args(Type)), help="Only models provided so.")

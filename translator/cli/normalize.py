@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from translator.cli.options import Reporting
 
 
-@click.command("normalize")
+@click.command("normalize", epilog=options.examples("translator normalize guest.xml --output explicit.xml"))
 @click.argument("file")
 @options.output
 @options.max_size

@@ -20,7 +20,13 @@ if TYPE_CHECKING:
     from translator.observe import Observation
 
 
-@click.command("observe")
+@click.command(
+    "observe",
+    epilog=options.examples(
+        "translator observe --name guest",
+        "translator observe --qmp /run/qemu/guest.sock --format json",
+    ),
+)
 @options.domid
 @click.option(
     "--format",

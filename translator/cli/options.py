@@ -95,6 +95,11 @@ def _group(name: str, kind: type[msgspec.Struct], *options: Decorator) -> Decora
     return add
 
 
+def examples(*commands: str) -> str:
+    """Return the end of a command's help: how it is called, each call on a line of its own."""
+    return "\b\n" + "\n".join(("Example:" if len(commands) == 1 else "Examples:", *(f"  {one}" for one in commands)))
+
+
 def seconds(context: click.Context, option: click.Parameter, value: str | None) -> float | None:
     """Read a number of seconds."""
     try:

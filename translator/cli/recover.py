@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from translator.state import Found, State
 
 
-@click.command("recover")
+@click.command(
+    "recover",
+    epilog=options.examples("translator recover --list", "translator recover --resume --domid 7"),
+)
 @click.option("--rollback", "way", flag_value="rollback", default=True, help="Take all back [default].")
 @click.option("--resume", "way", flag_value="resume", help="Carry out what is not in effect yet.")
 @click.option("--list", "way", flag_value="list", help="Only print what is there.")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from translator.cli.options import Reporting
 
 
-@click.command("sandbox")
+@click.command("sandbox", epilog=options.examples("translator sandbox guest.xml --directory /tmp/sandbox"))
 @click.argument("files", nargs=-1, metavar="[FILE]…")
 @click.option("--directory", type=click.Path(file_okay=False, path_type=Path), help="Where the sockets are made.")
 @options.reporting

@@ -12,7 +12,13 @@ if TYPE_CHECKING:
     from translator.cli.options import Reporting
 
 
-@click.command("validate")
+@click.command(
+    "validate",
+    epilog=options.examples(
+        "translator validate guest.xml",
+        "translator validate --strict --diagnostics github guests",
+    ),
+)
 @options.files
 @options.max_size
 @options.reporting

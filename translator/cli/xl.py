@@ -30,7 +30,13 @@ _WORDS = {"ignore_unknown_options": True}
 _domain = click.argument("domain")
 
 
-@click.group("xl")
+@click.group(
+    "xl",
+    epilog=options.examples(
+        "translator xl usb-list guest",
+        "translator xl usbdev-attach guest hostbus=1 hostaddr=8 controller=0",
+    ),
+)
 @options.reaching
 @options.journaling
 @options.reporting
@@ -40,7 +46,11 @@ def command(context: click.Context, connecting: Reaching, journaling: Journaling
     context.obj = Call(connecting, journaling, reporting)
 
 
-@command.command("usbctrl-attach", context_settings=_WORDS)
+@command.command(
+    "usbctrl-attach",
+    context_settings=_WORDS,
+    epilog=options.examples("translator xl usbctrl-attach guest type=qusb version=2 ports=4"),
+)
 @_domain
 @click.argument("words", nargs=-1, metavar="[type=TYPE] [version=N] [ports=N]")
 @click.pass_obj
@@ -61,7 +71,7 @@ def usbctrl_attach(call: Call, domain: str, words: tuple[str, ...]) -> None:
     _on(call, domain, work)
 
 
-@command.command("usbctrl-detach")
+@command.command("usbctrl-detach", epilog=options.examples("translator xl usbctrl-detach guest 0"))
 @_domain
 @click.argument("devid", type=click.IntRange(0))
 @click.pass_obj
@@ -74,7 +84,11 @@ def usbctrl_detach(call: Call, domain: str, devid: int) -> None:
     _on(call, domain, work)
 
 
-@command.command("usbdev-attach", context_settings=_WORDS)
+@command.command(
+    "usbdev-attach",
+    context_settings=_WORDS,
+    epilog=options.examples("translator xl usbdev-attach guest hostbus=1 hostaddr=8 controller=0"),
+)
 @_domain
 @click.argument("words", nargs=-1, metavar="hostbus=N hostaddr=N [controller=N [port=N]]")
 @click.pass_obj
@@ -95,7 +109,7 @@ def usbdev_attach(call: Call, domain: str, words: tuple[str, ...]) -> None:
     _on(call, domain, work)
 
 
-@command.command("usbdev-detach")
+@command.command("usbdev-detach", epilog=options.examples("translator xl usbdev-detach guest 0 1"))
 @_domain
 @click.argument("controller", type=click.IntRange(0))
 @click.argument("port", type=click.IntRange(1))
@@ -109,7 +123,7 @@ def usbdev_detach(call: Call, domain: str, controller: int, port: int) -> None:
     _on(call, domain, work)
 
 
-@command.command("usb-list")
+@command.command("usb-list", epilog=options.examples("translator xl --xenstore /run/xenstored/socket usb-list guest"))
 @_domain
 @click.pass_obj
 def usb_list(call: Call, domain: str) -> None:
@@ -127,7 +141,7 @@ def usb_list(call: Call, domain: str) -> None:
     _on(call, domain, work)
 
 
-@command.command("usb-attach")
+@command.command("usb-attach", epilog=options.examples("translator xl usb-attach guest hostdev:1.8"))
 @_domain
 @click.argument("device", metavar="hostdev:BUS.ADDR")
 @click.pass_obj
@@ -141,7 +155,7 @@ def usb_attach(call: Call, domain: str, device: str) -> None:
     _on(call, domain, work)
 
 
-@command.command("usb-detach")
+@command.command("usb-detach", epilog=options.examples("translator xl usb-detach guest hostdev:1.8"))
 @_domain
 @click.argument("device", metavar="hostdev:BUS.ADDR")
 @click.pass_obj
