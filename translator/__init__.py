@@ -81,6 +81,10 @@ _LATE = {
 }
 
 
+# The module `diff` shares its name with the function below: imported later, it would take the function's place.
+import_module("translator.diff")
+
+
 def __getattr__(name: str) -> Any:
     if name in _LATE:
         return getattr(import_module(_LATE[name]), name)
