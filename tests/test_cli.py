@@ -170,3 +170,18 @@ def test_the_document_of_a_running_domain_says_which_it_is(wrapped: bool) -> Non
     assert json.loads(translator("plan", "--format", "json", "-", input=text).stdout)["domain"]["domid"] == 7
     other = translator("plan", "--format", "json", "--domid", "9", "-", input=text).stdout
     assert json.loads(other)["domain"]["domid"] == 9
+
+
+def test_several_processes_print_what_one_prints() -> None:
+    words = (
+        "plan",
+        "--format",
+        "json",
+        "fixtures/demo",
+        BAD,
+        "/no/such.xml",
+        "fixtures/plans/none-means-none/plan.json",
+    )
+    one, two = translator(*words), translator(*words, "--jobs", "2")
+    assert (two.stdout, two.stderr, two.returncode) == (one.stdout, one.stderr, one.returncode)
+    assert (one.returncode, BAD in one.stderr, "/no/such.xml" in one.stderr) == (3, True, True)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
 
+import translator.diff  # noqa: F401 - imported later, the module would take the place of the function of its name
 from translator.compile import compile_plan
 from translator.domain import MAX_SIZE, Domain
 from translator.errors import (
@@ -33,6 +34,7 @@ from translator.topology import Controller, Device, Topology
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from translator.batch import Planned, plan_many
     from translator.blocking import BlockingHost
     from translator.delta import Change, Delta
     from translator.domain import SharePolicy
@@ -57,6 +59,7 @@ __all__ = [
     "OutcomeUnknown",
     "Plan",
     "PlanError",
+    "Planned",
     "RollbackError",
     "Source",
     "Step",
@@ -66,6 +69,7 @@ __all__ = [
     "diff",
     "load",
     "plan",
+    "plan_many",
 ]
 
 import_module("translator.diff")  # whoever imports it later would put the module in the place of the function
@@ -77,7 +81,9 @@ _LATE = {
     "Change": "translator.delta",
     "Delta": "translator.delta",
     "Host": "translator.host",
+    "Planned": "translator.batch",
     "StepEvent": "translator.outcome",
+    "plan_many": "translator.batch",
 }
 
 

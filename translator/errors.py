@@ -12,7 +12,7 @@ Every one carries `.diagnostics`: the faults as data, each with its code, place 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -60,6 +60,16 @@ class TranslatorError(Exception):
     def __init__(self, diagnostics: Sequence[Diagnostic]) -> None:
         super().__init__("\n".join(str(diagnostic) for diagnostic in diagnostics))
         self.diagnostics = tuple(diagnostics)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # an error comes whole from another process, whatever its constructor takes
+        return _revived, (type(self), self.args, self.__dict__)
+
+
+def _revived(kind: type[TranslatorError], args: tuple[object, ...], facts: dict[str, object]) -> TranslatorError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(facts)
+    return error
 
 
 class DocumentError(TranslatorError):

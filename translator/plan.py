@@ -317,6 +317,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(sorted(set(PLACEHOLDER.findall(self.to_json()))))
 
 
+def is_plan(data: bytes) -> bool:
+    """Tell whether a file's content, or the beginning of it, is a plan and no document."""
+    return data[:1000].lstrip()[:1] == b"{"
+
+
 PLACEHOLDER = re.compile(r"\$\{([^}]*)\}")
 
 

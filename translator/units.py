@@ -8,7 +8,6 @@ virDomainDefAddImplicitControllers (conf/domain_conf.c, conf/domain_postparse.c)
 from __future__ import annotations
 
 import re
-from difflib import get_close_matches
 from functools import cached_property
 from itertools import count
 from types import MappingProxyType
@@ -409,6 +408,8 @@ class UnitPart:
         names = {one: row for row in family.models.values() for one in (row.name, *row.aliases)}
         row = names.get(name)
         if row is None:
+            from difflib import get_close_matches
+
             word = name if len(name) <= LONGEST_WORD else name[:LONGEST_WORD] + "…"
             near = get_close_matches(word, names, n=1)
             self.findings.fault(

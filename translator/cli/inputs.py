@@ -12,6 +12,7 @@ import msgspec
 
 import translator
 from translator.domain import MAX_SIZE
+from translator.plan import is_plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -28,10 +29,21 @@ def documents(files: Iterable[str], report: Report, max_size: int = MAX_SIZE) ->
     What cannot be read is reported, and the others are read all the same. Of what is too large, no more is read
     than shows that it is.
     """
-    for file in files:
-        if file == "-":
+    for name in names(files, report):
+        if name == "-":
             yield "-", read(sys.stdin.buffer, max_size)
             continue
+        try:
+            data = read_file(Path(name), max_size)
+        except OSError as error:
+            unreadable(name, error, report)
+        else:
+            yield name, data
+
+
+def names(files: Iterable[str], report: Report) -> Iterator[str]:
+    """Yield the name of each document: of those below a folder in its place, `-` for standard input."""
+    for file in files:
         if not file:
             report.unreadable(file, "a file's name is empty")
             continue
@@ -39,13 +51,12 @@ def documents(files: Iterable[str], report: Report, max_size: int = MAX_SIZE) ->
         found = sorted(path.rglob("*.xml")) if path.is_dir() else [path]
         if not found:
             report.unreadable(file, f"there is no *.xml below the folder {file!r}")
-        for one in found:
-            try:
-                data = read_file(one, max_size)
-            except OSError as error:
-                report.unreadable(str(one), f"cannot read {str(one)!r}: {error.strerror}")
-            else:
-                yield str(one), data
+        yield from map(str, found)
+
+
+def unreadable(name: str, error: OSError, report: Report) -> None:
+    """Report a file that cannot be read."""
+    report.unreadable(name, f"cannot read {name!r}: {error.strerror}")
 
 
 def single(file: str, command: str, report: Report, max_size: int) -> tuple[str, bytes]:
@@ -71,7 +82,7 @@ def plan_of(
         probed: what a QEMU was found to have.
         usbback: whether the host has it, where no option says so.
     """
-    if _is_plan(data):
+    if is_plan(data):
         made = translator.Plan.from_json(data)
         return made.bind(domid=planning.domid) if planning is not None and planning.domid else made
     options = {} if planning is None else msgspec.structs.asdict(planning)
@@ -140,11 +151,7 @@ def read_file(path: Path, max_size: int) -> bytes:
 def read(stream: BinaryIO, max_size: int) -> bytes:
     """Return the whole of a plan, which may be many times its document's size, and what matters of a document."""
     data = stream.read(max_size + 1)
-    return data + stream.read() if _is_plan(data) else data
-
-
-def _is_plan(data: bytes) -> bool:
-    return data[:1000].lstrip()[:1] == b"{"
+    return data + stream.read() if is_plan(data) else data
 
 
 def replace_file(path: Path, data: bytes) -> None:

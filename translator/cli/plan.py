@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
+import translator
 from translator import render
 from translator.cli import inputs, options
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from translator.cli.options import Planning, Probing, Reporting
     from translator.drivers import Driver
     from translator.plan import Plan
+    from translator.report import Report
 
 
 @click.command(
@@ -40,6 +43,9 @@ if TYPE_CHECKING:
     "usbback, is then looked up.",
 )
 @click.option("--late-binding", is_flag=True, help="Leave it to apply which devices of the host are meant.")
+@click.option(
+    "--jobs", type=click.IntRange(1, 1024), default=1, metavar="N", help="Use so many processes, for many documents."
+)
 @options.probing
 @options.planning
 @options.max_size
@@ -51,6 +57,7 @@ def command(
     output: Path | None,
     check: bool,
     update: bool,
+    jobs: int,
     probing: Probing,
     sysfs: Path | None,
     late_binding: bool,
@@ -75,8 +82,10 @@ def command(
         report.exit()
         return
 
-    def texts() -> Iterator[str]:
-        separator = ""
+    if jobs > 1 and ("-" in files or sysfs is not None or probing.probe is not None):
+        inputs.usage("--jobs is for files alone, without --sysfs and --probe")
+
+    def plans() -> Iterator[tuple[str, Plan]]:
         probed: Mapping[str, Driver | None] | None = None
         for name, data in inputs.documents(files, report, max_size):
             with report.document(name):
@@ -87,20 +96,45 @@ def command(
                 made = inputs.plan_of(data, name, planning, max_size, probed=probed, usbback=_has_usbback(sysfs))
                 if sysfs is not None and not late_binding:
                     made = _bound(made, sysfs)
-                report.warnings(made.diagnostics, name)
                 if probing.probe is not None:
                     from translator.cli.hosts import compare
 
                     report.warnings(compare(made, probing), name)
-                yield separator
-                separator = "\n" if format == "text" else ""
-                if format == "qemu-args":
-                    yield render.qemu_args(made, _emulator(made, device_model))
-                else:
-                    yield render.FORMATS[format](made)
+                yield name, made
+
+    def texts() -> Iterator[str]:
+        separator = ""
+        for name, made in plans() if jobs == 1 else _abreast(files, report, planning, max_size, jobs):
+            report.warnings(made.diagnostics, name)
+            yield separator
+            separator = "\n" if format == "text" else ""
+            if format == "qemu-args":
+                yield render.qemu_args(made, _emulator(made, device_model))
+            else:
+                yield render.FORMATS[format](made)
 
     inputs.write_pieces(texts(), output)
     report.exit()
+
+
+def _abreast(
+    files: tuple[str, ...], report: Report, planning: Planning, max_size: int, jobs: int
+) -> Iterator[tuple[str, Plan]]:
+    """Yield the plans of the documents, made by so many processes, with their names."""
+    from concurrent.futures import ProcessPoolExecutor
+
+    options = msgspec.structs.asdict(planning) | {"usbback": bool(planning.usbback)}
+    with ProcessPoolExecutor(jobs) as pool:
+        for name, made, error in translator.plan_many(
+            inputs.names(files, report), pool, max_size=max_size, **options
+        ):
+            with report.document(name):
+                if isinstance(error, OSError):
+                    inputs.unreadable(name, error, report)
+                elif error is not None:
+                    raise error
+                elif made is not None:
+                    yield name, made
 
 
 def _emulator(made: Plan, name: str | None) -> str:

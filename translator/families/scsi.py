@@ -17,7 +17,6 @@ import msgspec
 from translator import virtio
 from translator.domain import UnitAddress
 from translator.families import Placed, Recorded
-from translator.layouts import CONNECTED, INIT_WAIT, INITIALISED, vscsi
 from translator.steps import backend_of, implied, named
 from translator.topology import Device, ScsiHost
 from translator.units import UnitFamily, UnitModel, UnitPart, UnitSteps, by_letters, dotted, undotted
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
     from translator.units import UnitSlot
 
 _PV = "xenscsi"
-_SERVED = (INIT_WAIT, INITIALISED, CONNECTED, vscsi.RECONFIGURING)
 # A narrow bus has eight units, and one of them is the controller itself.
 _NARROW = (0, 0, 7)
 _WIDE = (0, 255, 16383)
@@ -105,21 +103,27 @@ class Scsi(UnitFamily):
 
     def record_root(self, domid: int) -> str | None:
         """See `translator.families.Family`."""
+        from translator.layouts import vscsi
+
         return vscsi.record_root(domid)
 
     def further_roots(self, domid: int, nodes: Mapping[str, str]) -> Sequence[str]:
         """See `translator.families.Family`."""
+        from translator.layouts import vscsi
+
         return tuple(vscsi.backends(domid, nodes).values())
 
     def recorded(self, domid: int, nodes: Mapping[str, str]) -> Recorded:
         """See `translator.families.Family`."""
+        from translator.layouts import CONNECTED, INIT_WAIT, INITIALISED, vscsi
+
         controllers: list[Controller] = []
         devices: list[Device] = []
         lacking = set()
         for controller, state, own in vscsi.read(domid, nodes):
             controllers.append(msgspec.structs.replace(controller, ports=self.models[_PV].capacity))
             devices += own
-            if state not in _SERVED:
+            if state not in (INIT_WAIT, INITIALISED, CONNECTED, vscsi.RECONFIGURING):
                 lacking.add(f"controller:scsi:{controller.index}:backend")
         return Recorded(Placed(tuple(controllers), tuple(devices)), frozenset(lacking))
 
@@ -221,6 +225,8 @@ class _Part(UnitPart):
         """Return the device; a paravirtual one is none of QEMU's."""
         if slot.model.type != "pv":
             return super().made(element, seat, slot)
+        from translator.layouts import vscsi  # only a Xen domain has any
+
         assert element.kind != "ccid"
         return Device(
             family=self.family.name,
@@ -313,6 +319,10 @@ class _Steps(UnitSteps):
     def paravirtual(self) -> Iterator[Step]:
         """See `translator.families.FamilySteps`: the controller is connected before it is told to reconfigure."""
         topology, steps = self.steps.topology, self.steps
+        if not any(one.family == "scsi" and one.type == "pv" for one in topology.controllers):
+            return
+        from translator.layouts import vscsi
+
         for controller in topology.controllers:
             if controller.family != "scsi" or controller.type != "pv":
                 continue

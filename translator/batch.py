@@ -1,0 +1,98 @@
+"""Many documents become plans, on as many cores as there are or on whatever an executor stands for.
+
+Documents go out and plans come back in chunks, of which only so many are on the way at a time: memory is bounded by
+the chunks, however many documents there are. Results keep the order of the input, and one that fails is a result.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from contextlib import contextmanager
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from translator.domain import MAX_SIZE
+from translator.errors import TranslatorError
+from translator.plan import is_plan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from concurrent.futures import Executor, Future
+    from pathlib import Path
+
+    from translator.plan import Plan
+
+# Documents that travel together: enough that the way there costs little, few enough to keep all cores busy.
+CHUNK = 32
+
+
+class Planned(NamedTuple):
+    """What became of one document: its plan, or why there is none."""
+
+    path: str
+    plan: Plan | None
+    error: TranslatorError | OSError | None
+
+
+def plan_many(
+    paths: Iterable[str | Path], executor: Executor | None = None, *, max_size: int = MAX_SIZE, **options: Any
+) -> Iterator[Planned]:
+    """Yield what becomes of each document, in the order of the paths.
+
+    Args:
+        paths: files, each with a document or a plan; taken from the iterable as they are needed.
+        executor: whatever has the interface of `concurrent.futures.Executor`; its own pool of processes if None.
+        max_size: the largest document that is read, in bytes.
+        options: those of `translator.plan`, for all of them.
+
+    A document that is refused or cannot be read is a result with an `error`. Whoever stops taking results, or is
+    interrupted, leaves nothing running.
+    """
+    names = (os.fspath(path) for path in paths)
+    with _pool(executor) as pool:
+        under_way: deque[Future[list[Planned]]] = deque()
+        try:
+            most = 2 * (os.cpu_count() or 1) + 2
+            while True:
+                while len(under_way) < most and (chunk := list(islice(names, CHUNK))):
+                    under_way.append(pool.submit(_plan_chunk, chunk, max_size, options))
+                if not under_way:
+                    return
+                yield from under_way.popleft().result()
+        finally:
+            for future in under_way:
+                future.cancel()
+
+
+@contextmanager
+def _pool(executor: Executor | None) -> Iterator[Executor]:
+    if executor is not None:
+        yield executor
+        return
+    from concurrent.futures import ProcessPoolExecutor
+
+    pool = ProcessPoolExecutor()
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _plan_chunk(paths: list[str], max_size: int, options: dict[str, Any]) -> list[Planned]:
+    return [_plan(path, max_size, options) for path in paths]
+
+
+def _plan(path: str, max_size: int, options: dict[str, Any]) -> Planned:
+    import translator
+
+    try:
+        with open(path, "rb") as stream:
+            data = stream.read(max_size + 1)
+            if is_plan(data):
+                plan = translator.Plan.from_json(data + stream.read())
+                return Planned(path, plan.bind(domid=options.get("domid")), None)
+        domain = translator.load(data, file=path, max_size=max_size)
+        return Planned(path, translator.plan(domain, **options), None)
+    except (TranslatorError, OSError) as error:
+        return Planned(path, None, error)
