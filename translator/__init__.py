@@ -72,8 +72,6 @@ __all__ = [
     "plan_many",
 ]
 
-import_module("translator.diff")  # whoever imports it later would put the module in the place of the function
-
 # What making a plan does without, and a command line that makes one does not wait for.
 _LATE = {
     "Applied": "translator.outcome",
