@@ -76,7 +76,8 @@ def test_what_qemu_was_started_with_is_seen_as_the_document_has_it(tmp_path: Pat
         DISK.format(image, name, bus, 0, unit).replace("<source", "<shareable/><source") for name, bus, unit in units
     ]
     disks[-1] = disks[-1].replace("<disk", "<disk device='floppy'")
-    devices = (ADAPTER.format(1, "lsisas1068"), "<controller type='pci' index='1' model='pci-bridge'/>", *disks)
+    others = "<controller type='pci' index='1' model='pci-bridge'/><controller type='virtio-serial' ports='16'/>"
+    devices = (ADAPTER.format(1, "lsisas1068"), others, *disks)
     words = shlex.split(render.qemu_args(plan_of(*devices, coldplug="all")))
     plan = plan_of(*devices)
 

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from translator import virtio
 from translator.domain import UnitAddress
 from translator.reader import SIGNED_MAX
 from translator.units import UnitFamily, UnitModel, UnitPart
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from translator.domain import DeviceElement
     from translator.families import Context, Part
+    from translator.hosts.qmp import QomDevice
     from translator.parse_devices import Devices
     from translator.reader import Place, Reader
     from translator.topology import Controller, Device, ElementKind, Value
@@ -82,6 +85,15 @@ class VirtioSerial(UnitFamily):
     def begin(self, context: Context) -> Part:
         """See `translator.families.Family`."""
         return _Part(self, context)
+
+    def asked(self) -> Mapping[str, tuple[str, ...]]:
+        """See `translator.families.Family`."""
+        return {driver: (*names, "max_ports") for driver, names in super().asked().items()}
+
+    def seen_controller(self, device: QomDevice, row: UnitModel, index: int) -> Controller:
+        """See `translator.units.UnitFamily`."""
+        made, ports = super().seen_controller(device, row, index), device.properties.get("max_ports")
+        return msgspec.structs.replace(made, ports=ports) if isinstance(ports, int) else made
 
     def seat(self, controller: Controller, device: Device) -> dict[str, Value]:
         """See `translator.units.UnitFamily`."""
