@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin
 SARIF := $(VENV)/share/sarif-2.1.0.schema.json
 
-.PHONY: demo test check oracle fuzz bench docs man clean
+.PHONY: demo test check oracle fuzz bench docs man dist deb clean
 
 demo: $(VENV)/.demo  ## plan, apply and observe a domain in the embedded sandbox
 	@echo '$$ translator plan fixtures/demo/web/domain.xml'
@@ -36,6 +36,15 @@ docs: $(VENV)/.test  ## the documentation as a site, in build/docs
 
 man: $(VENV)/.demo  ## a manual page for each command, in build/man
 	$(RUN)/python -m translator.cli.reference build/man
+
+dist: $(VENV)/.test  ## sdist and wheel, in dist
+	$(RUN)/python -m hatchling build -d dist
+
+deb:  ## a Debian package of what is committed, in build/deb; DEB_BUILD_PROFILES=nodoc leaves out manual and completion
+	@rm -rf build/deb && mkdir -p build/deb/translator
+	git archive HEAD | tar -x -C build/deb/translator
+	mv build/deb/translator/packaging/debian build/deb/translator/debian
+	cd build/deb/translator && dpkg-buildpackage $(DPKG_FLAGS) -us -uc -b
 
 .PHONY: system-packages
 system-packages:

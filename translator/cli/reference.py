@@ -91,9 +91,16 @@ def _paragraphs(text: str) -> tuple[Paragraph, ...]:
     return tuple(found)
 
 
+_HEAD = """# Commands
+
+`translator COMMAND --help` says the same, and so does `man translator-COMMAND` ([how to get it](install.md)). What a
+`FILE` is, and what else may be relied on, stands in [the contract](contract.md).
+"""
+
+
 def markdown() -> str:
     """Return the reference as one document."""
-    return "# Commands\n" + "".join(f"\n{_section(entry)}" for entry in entries())
+    return _HEAD + "".join(f"\n{_section(entry)}" for entry in entries())
 
 
 def _section(entry: Entry) -> str:
