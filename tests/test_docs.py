@@ -60,11 +60,8 @@ def _blocks(path: Path) -> list[Block]:
     return [Block(language, title or None, inside) for language, title, inside in found]
 
 
-DOCUMENTS = {
-    path.name: _blocks(path)
-    for path in sorted((PROJECT / "README.md", *(PROJECT / "docs").glob("*.md")))
-    if path.name not in ELSEWHERE
-}
+PATHS = sorted((PROJECT / "README.md", *(PROJECT / "docs").glob("*.md")))
+DOCUMENTS = {path.name: _blocks(path) for path in PATHS if path.name not in ELSEWHERE}
 CONSOLES = {name: [one for one in blocks if one.language == "console"] for name, blocks in DOCUMENTS.items()}
 SESSIONS = {
     name: lines
@@ -83,6 +80,11 @@ CALLS = {
         for call in re.findall(r"(?:^|exec |/)(translator .*)", one.text, re.MULTILINE)
     ),
 }
+MENTIONED = {
+    mention
+    for path in PATHS
+    for mention in re.findall(r"`(translator [a-z][^`]*)`", path.read_text(encoding="utf-8"))
+} - {entry.path for entry in ENTRIES}
 
 
 @pytest.mark.parametrize("name", SESSIONS)
@@ -157,6 +159,13 @@ def _words(call: str) -> list[str]:
     return words[:end]
 
 
+@pytest.mark.parametrize("call", sorted(MENTIONED))
+def test_what_is_mentioned(call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(click.Command, "invoke", lambda command, context: None)
+    with contextlib.suppress(click.MissingParameter):  # a mention need not be a whole call
+        cli.main(_words(call)[1:], prog_name="translator", standalone_mode=False)
+
+
 def test_every_target_of_make_is_there() -> None:
     makefile = (PROJECT / "Makefile").read_text(encoding="utf-8")
     named = {command.split()[1] for lines in SESSIONS.values() for command, _ in lines if command.startswith("make ")}
@@ -220,11 +229,19 @@ def test_completion(shell: str) -> None:
     script = CliRunner(env={"_TRANSLATOR_COMPLETE": f"{shell}_source"}).invoke(cli, prog_name="translator").output
     assert "_translator_completion" in script
     assert shutil.which(shell) is None or not subprocess.run([shell, "-n"], input=script, text=True).returncode
-    typed = {"COMP_WORDS": "translator pl", "COMP_CWORD": "pl" if shell == "fish" else "1"}
-    offered = CliRunner(env={"_TRANSLATOR_COMPLETE": f"{shell}_complete", **typed}).invoke(
-        cli, prog_name="translator"
-    )
-    assert re.split(r"[,\n\t]", offered.output)[:2] == ["plain", "plan"]
+
+    def offered(typed: str) -> list[str]:
+        last = typed.split(" ")[-1]
+        words = {"COMP_WORDS": typed, "COMP_CWORD": last if shell == "fish" else str(typed.count(" "))}
+        done = CliRunner(env={"_TRANSLATOR_COMPLETE": f"{shell}_complete", **words}).invoke(
+            cli, prog_name="translator"
+        )
+        return [one for one in re.split(r"[,\n\t]", done.output) if one and one != "_"]
+
+    assert offered("translator pl")[:2] == ["plain", "plan"]
+    assert offered("translator plan gu") == ["file", "gu"]
+    assert offered("translator explain T30")[:4] == ["plain", "T301", "plain", "T302"]
+    assert offered("translator models qu")[1::2] == ["qusb1", "qusb2"]
 
 
 @pytest.mark.skipif(find_spec("mkdocs") is None and "CI" not in os.environ, reason="mkdocs is not installed")

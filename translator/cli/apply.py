@@ -29,7 +29,7 @@ COMMIT_TIMEOUT_S = 60.0
         "translator apply guest.xml --qmp /run/qemu/guest.sock",
     ),
 )
-@click.argument("file")
+@options.file
 @click.option("--sandbox", is_flag=True, help="Use the embedded host, gone at the end; no Xen or QEMU is needed.")
 @click.option("--prune", is_flag=True, help="Also remove what the document does not name.")
 @click.option("--replace", is_flag=True, help="Let a controller take another one's place; the guest sees a replug.")

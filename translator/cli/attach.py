@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     ),
 )
 @options.domain
-@click.argument("devices", nargs=-1, required=True, metavar="DEVICE…")
+@click.argument("devices", nargs=-1, required=True, metavar="DEVICE…", shell_complete=options.complete_file)
 @click.option("--controller", type=click.IntRange(0), help="The controller that a device goes to.")
 @click.option("--port", help="The port of it, such as 2 or 2.1.")
 @click.option("--no-auto-controller", is_flag=True, help="Let no controller come along where no port is free.")

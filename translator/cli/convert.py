@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command("convert", epilog=options.examples("translator convert guest.cfg --to xml --output guest.xml"))
-@click.argument("file")
+@options.file
 @click.option("--to", "to", type=click.Choice(["xl", "xml"]), required=True, help="The language to put it into.")
 @click.option("--keep-unknown", is_flag=True, help="Keep in <metadata> what domain XML has no place for.")
 @options.output

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     epilog=options.examples("translator detach guest hostdev:046d:c52b", "translator detach guest 1:2 controller:2"),
 )
 @options.domain
-@click.argument("devices", nargs=-1, required=True, metavar="DEVICE…")
+@click.argument("devices", nargs=-1, required=True, metavar="DEVICE…", shell_complete=options.complete_file)
 @click.option("--force", is_flag=True, help="Do not wait for the guest and the backend to let go of a controller.")
 @click.option(
     "--save",

@@ -34,7 +34,7 @@ EXIT_DIFFERENT = 1
         "translator diff --guest-visible-only --git main..HEAD -- guests",
     ),
 )
-@click.argument("files", nargs=-1, metavar="OLD NEW")
+@click.argument("files", nargs=-1, metavar="OLD NEW", shell_complete=options.complete_file)
 @click.option(
     "--git",
     "revisions",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import click
 
-from translator.catalog import explain
+from translator.catalog import CATALOG, explain
 from translator.cli import options
 from translator.cli.inputs import usage
 
 
 @click.command("explain", epilog=options.examples("translator explain T301"))
-@click.argument("code")
+@click.argument("code", shell_complete=options.complete_word(CATALOG))
 def command(code: str) -> None:
     """Print what a diagnostic code means."""
     text = explain(code.upper())

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     "follow",
     epilog=options.examples("translator follow guest.xml", "translator follow guest hostdev:046d:c52b hostdev:1-4.2"),
 )
-@click.argument("target", metavar="DOMAIN|FILE")
+@click.argument("target", metavar="DOMAIN|FILE", shell_complete=options.complete_file)
 @click.argument("devices", nargs=-1, metavar="[DEVICE]…")
 @click.option(
     "--poll",

@@ -31,7 +31,9 @@ VERSIONS = tuple(sorted({row.kind.version for row in MODELS.values() if row.kind
         "translator models qemu-xhci --format json",
     ),
 )
-@click.argument("names", nargs=-1, metavar="[NAME]…")
+@click.argument(
+    "names", nargs=-1, metavar="[NAME]…", shell_complete=options.complete_word([*NAMES, *map(str, DEVICE_KINDS)])
+)
 @click.option("--family", type=click.Choice(FAMILIES), help="Only what plugs into this kind of controller.")
 @click.option("--type", "type", type=click.Choice(get_args(Type)), help="Only models provided so.")
 @click.option("--version", type=click.Choice([str(number) for number in VERSIONS]), help="Only of this generation.")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command("normalize", epilog=options.examples("translator normalize guest.xml --output explicit.xml"))
-@click.argument("file")
+@options.file
 @options.output
 @options.max_size
 @options.reporting

@@ -14,7 +14,9 @@ from translator.domain import MAX_SIZE
 from translator.report import DOCUMENTS, LINES, Report, colored
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+
+    from click.shell_completion import CompletionItem
 
     Decorator = Callable[[Any], Any]
 
@@ -119,9 +121,22 @@ def _bytes(context: click.Context, option: click.Parameter, value: str) -> int:
     return int(match[1]) * {"": 1, "K": 2**10, "M": 2**20}[match[2]]
 
 
+def complete_file(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
+    """Have the shell complete the name of a file."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(begun, type="file")]
+
+
+def complete_word(words: Iterable[str]) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    """Return what has the shell complete one of these words."""
+    return lambda context, parameter, begun: [word for word in words if word.startswith(begun)]
+
+
 DOMID = click.IntRange(1, 32751)
 
-files = click.argument("files", nargs=-1, required=True, metavar="FILE…")
+file = click.argument("file", shell_complete=complete_file)
+files = click.argument("files", nargs=-1, required=True, metavar="FILE…", shell_complete=complete_file)
 domid = click.option("--domid", type=DOMID, help="The running Xen domain's id.")
 output = click.option(
     "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write here, not to standard output."

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command("sandbox", epilog=options.examples("translator sandbox guest.xml --directory /tmp/sandbox"))
-@click.argument("files", nargs=-1, metavar="[FILE]…")
+@click.argument("files", nargs=-1, metavar="[FILE]…", shell_complete=options.complete_file)
 @click.option("--directory", type=click.Path(file_okay=False, path_type=Path), help="Where the sockets are made.")
 @options.reporting
 def command(files: tuple[str, ...], directory: Path | None, reporting: Reporting) -> None:
