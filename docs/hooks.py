@@ -43,10 +43,7 @@ def _function(function: FunctionType) -> str:
     name = function.__name__
     signature = inspect.signature(function)
     parameters = signature.parameters.values()
-    written = [
-        f"    {_STARS.get(one.kind, '')}{one.name}: {one.annotation}{'' if one.default is one.empty else f' = {one.default!r}'},"
-        for one in parameters
-    ]
+    written = [f"    {_STARS.get(one.kind, '')}{_parameter(one)}," for one in parameters]
     keywords = [one.kind is one.KEYWORD_ONLY for one in parameters]
     if True in keywords:
         written.insert(keywords.index(True), "    *,")
@@ -54,6 +51,11 @@ def _function(function: FunctionType) -> str:
     parsed = Docstring(function.__doc__ or "", parser="google", parser_options={"warnings": False}).parse()
     told = [section.value if section.kind.value == "text" else _items(section) for section in parsed]
     return "\n\n".join((f"### {name} {{#translator.{name}}}", f"```python\n{call}\n```", *told))
+
+
+def _parameter(one: inspect.Parameter) -> str:
+    default = "" if one.default is one.empty else f" = {one.default!r}"
+    return f"{one.name}: {one.annotation}{default}"
 
 
 def _items(section: DocstringSection) -> str:
