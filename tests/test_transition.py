@@ -100,6 +100,25 @@ def test_without_prune_what_is_not_named_stays(bench: Any) -> None:
     run(scenario())
 
 
+def test_an_id_that_a_device_of_an_earlier_document_has(bench: Any) -> None:
+    """The way out that the refusal names is one."""
+
+    async def scenario() -> None:
+        head = b"<domain type='xen'><name>hvm</name><os><type>hvm</type></os><devices>"
+        head += b"<controller type='usb' index='1' model='piix3-uhci'/>"
+        tail = b"<input type='%s' bus='usb'><address type='usb' bus='1' port='%d'/></input></devices></domain>"
+        tablet, keyboard = plan(head + tail % (b"tablet", 1)), plan(head + tail % (b"keyboard", 2))
+        async with bench(tablet) as host:
+            await host.apply(tablet)
+            with pytest.raises(HostError, match="it is device:usb:1:1, a tablet: --prune removes it") as caught:
+                await host.apply(keyboard)
+            assert caught.value.code == "T414"
+            done = await host.apply(keyboard, prune=True)
+            assert [step.id for step in done.steps] == ["device:usb:1:1:remove", "device:usb:1:2"]
+
+    run(scenario())
+
+
 def test_devices_go_before_the_hubs_that_they_hang_on(bench: Any) -> None:
     async def scenario() -> None:
         wanted = plan_of("hvm")

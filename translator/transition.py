@@ -207,6 +207,17 @@ def _held(before: Controller | Device, after: Controller | Device) -> HostError:
     )
 
 
+def _way_out(id: str, topology: Topology) -> str:
+    """Say how a name in QEMU becomes free."""
+    for part in parts_of(topology).values():
+        if part.id == id:
+            return (
+                f"it is {subject(part)}, {told(part)}: --prune removes it where the document does not name it, "
+                f"and `translator detach DOMAIN {id}` in any case"
+            )
+    return "remove it first: somebody else has made it"
+
+
 def room_for(steps: Sequence[Step], seen: Observation, gone: Sequence[Step]) -> None:
     """Refuse before the first step what QEMU would refuse in the middle: a name or a port that is taken.
 
@@ -226,7 +237,7 @@ def room_for(steps: Sequence[Step], seen: Observation, gone: Sequence[Step]) -> 
             raise HostError(
                 "T414",
                 f"QEMU has a device {id!r} that is not the document's {step.subject}",
-                "remove it first: somebody else has made it",
+                _way_out(id, seen.topology),
                 step.source,
             )
         what, _, place = step.subject.partition(":usb:")
