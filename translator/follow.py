@@ -21,6 +21,7 @@ from translator.topology import Device, HostDevice, Place
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
+    from translator.errors import Source
     from translator.host import Host
     from translator.observe import Observation
     from translator.topology import Layout as LayoutName
@@ -60,11 +61,11 @@ def followed_of(topology: Topology) -> tuple[Followed, ...]:
             continue
         place = Place(device.controller, device.port)
         lasting = msgspec.structs.replace(host, bus=None, device=None) if host.path or host.vendor else host
-        found.append(Followed(check(lasting), place))
+        found.append(Followed(check(lasting, device.source), place))
     return tuple(found)
 
 
-def check(host: HostDevice) -> HostDevice:
+def check(host: HostDevice, source: Source | None = None) -> HostDevice:
     """Return the device if it is named by what stays when it is plugged in again.
 
     Raises:
@@ -78,6 +79,8 @@ def check(host: HostDevice) -> HostDevice:
                 code="T443",
                 message=f"host device {host.selector} is named by its number, which is another at each replug",
                 help="name it by vendor and product, by its port (hostdev:1-1.2) or by its serial number",
+                line=source.line if source else None,
+                column=source.column if source else None,
             )
         ]
     )

@@ -13,11 +13,9 @@ from translator.cli.hosts import domain_at, host_of, run
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import translator
     from translator.cli.options import Journaling, Reaching, Reporting
     from translator.follow import Event, Followed
     from translator.plan import Plan
-    from translator.topology import Layout
 
 
 @click.command(
@@ -52,23 +50,30 @@ def command(
     """
     report = reporting.report()
     plan: Plan | None = None
-    if target.endswith(".xml") or "/" in target:
+    if target == "-" or "/" in target or target.endswith((".xml", ".cfg")):
         name, data = inputs.single(target, "follow", report, max_size)
-        report.exit()
         with report.document(name):
             plan = inputs.plan_of(data, name)
         report.exit()
     if plan is not None and devices:
         inputs.usage("a document names its devices itself")
+    asked: tuple[Followed, ...] = ()
+    with report.document(None):
+        asked = _asked(devices)
+    report.exit()
 
     async def work() -> None:
-        from translator.follow import follow
+        from translator.follow import follow, followed_of
         from translator.hosts.uevents import POLL_S
 
         async with host_of(connecting, journaling) as host:
             identity = plan.topology.domain if plan else None
             domid = await domain_at(host, connecting, (identity.uuid or identity.name) if identity else target)
-            followed = await _followed(host, domid, connecting.layout, plan, devices)
+            followed = asked or followed_of(
+                plan.topology if plan else await host.observe(domid=domid, layout=connecting.layout)
+            )
+            if not followed:
+                inputs.usage(f"{target!r} has no host device that could be followed")
             await follow(
                 host,
                 followed,
@@ -83,16 +88,18 @@ def command(
     report.exit()
 
 
-async def _followed(
-    host: translator.Host, domid: int | None, layout: Layout | None, plan: Plan | None, devices: Sequence[str]
-) -> Sequence[Followed]:
-    from translator.follow import Followed, check, followed_of
+def _asked(devices: Sequence[str]) -> tuple[Followed, ...]:
+    """Return the devices that the words name."""
+    from translator.follow import Followed, check
     from translator.words import parse_device_word
 
-    if devices:
-        hosts = [parse_device_word(word).host for word in devices]
-        return [Followed(check(one)) for one in hosts if one is not None]
-    return followed_of(plan.topology if plan else await host.observe(domid=domid, layout=layout))
+    asked = []
+    for word in devices:
+        host = parse_device_word(word).host
+        if host is None:
+            inputs.usage(f"{word!r} is no device of the host, and nothing else is pulled and plugged in")
+        asked.append(Followed(check(host)))
+    return tuple(asked)
 
 
 def _tell(event: Event) -> None:
