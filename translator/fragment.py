@@ -43,11 +43,11 @@ def read_fragment(text: bytes, identity: DomainIdentity, *, file: str | None = N
         domain = parse(validate(head + text + b"</devices></domain>", file=file))
     except DocumentError as error:
         raise DocumentError([_moved(one, len(head)) for one in error.diagnostics]) from None
-    odd = [one.element for one in domain.untranslated]
-    odd += [controller.path for controller in domain.controllers if controller.family != "usb"]
-    odd += [device.path for device in domain.devices if device.family != "usb"]
+    odd = [(one.element, one.source) for one in domain.untranslated]
+    odd += [(controller.path, controller.source) for controller in domain.controllers if controller.family != "usb"]
+    odd += [(device.path, device.source) for device in domain.devices if device.family != "usb"]
     if odd or not (domain.controllers or domain.devices):
-        found = ", ".join(f"<{path.rpartition('/')[2].partition('[')[0]}>" for path in odd)
+        found = ", ".join(f"<{path.rpartition('/')[2].partition('[')[0]}>" for path, _ in odd)
         raise DocumentError(
             [
                 Diagnostic(
@@ -55,6 +55,7 @@ def read_fragment(text: bytes, identity: DomainIdentity, *, file: str | None = N
                     message=f"{found} is no USB device" if found else "there is no device in the fragment",
                     help=f"possible: {', '.join(f'<{tag}>' for tag in _TAKEN)}, of type or bus usb",
                     file=file,
+                    line=odd[0][1].line if odd else None,
                 )
             ]
         )

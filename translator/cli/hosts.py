@@ -34,14 +34,19 @@ def host_of(connecting: Connecting, journaling: Journaling | None = None) -> tra
         if name in monitors:
             usage(f"--qmp names two sockets for device model {name!r}")
         monitors[name] = path
-    rundir = os.environ.get("XENSTORED_RUNDIR")
-    xenstore = connecting.xenstore or os.environ.get("XENSTORED_PATH") or (f"{rundir}/socket" if rundir else None)
+    xenstore = _xenstore(connecting)
     arguments: dict[str, Any] = {} if xenstore is None else {"xenstore": xenstore}
     if journaling is not None:
         arguments["state"] = state_of(journaling.state)
         if journaling.lock_timeout is not None:
             arguments["lock_timeout_s"] = journaling.lock_timeout
     return translator.Host(qmp=monitors, sysfs=connecting.sysfs, timeout_s=connecting.timeout, **arguments)
+
+
+def _xenstore(connecting: Connecting) -> str | Path | None:
+    """Return the xenstored that the options or the environment name; None for the one at its usual place."""
+    rundir = os.environ.get("XENSTORED_RUNDIR")
+    return connecting.xenstore or os.environ.get("XENSTORED_PATH") or (f"{rundir}/socket" if rundir else None)
 
 
 def state_of(asked: Path | None) -> Path:
@@ -92,6 +97,8 @@ def compare(made: Plan, probing: Probing) -> tuple[Diagnostic, ...]:
 
 async def domid_at(host: translator.Host, connecting: Connecting, domid: int | None) -> int | None:
     """Return the id of the domain that --name names, or the one given."""
+    if None not in (domid, connecting.name):
+        usage("--domid and --name both say which domain is meant: take one of them")
     from translator.binding import domid_of
 
     return domid if connecting.name is None else await domid_of(host, connecting.name)
@@ -102,10 +109,14 @@ async def domain_at(host: translator.Host, connecting: Connecting, domain: str) 
     from translator.attach import find_domain
     from translator.errors import HostError
 
-    if connecting.qmp and connecting.xenstore is None and not domain.isdigit():
+    if connecting.qmp and _xenstore(connecting) is None and not domain.isdigit():
         seen = (await host.observe()).domain
         if domain not in (seen.name, seen.uuid):
-            raise HostError("T404", f"the QEMU there is {seen.name!r} with UUID {seen.uuid}, and not {domain!r}")
+            raise HostError(
+                "T404",
+                f"the QEMU there is {seen.name!r} with UUID {seen.uuid}, and not {domain!r}",
+                "a Xen domain's QEMU is found by --qmp together with the domain's id, or with --xenstore",
+            )
         return None
     return await find_domain(host, domain)
 
