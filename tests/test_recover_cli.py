@@ -199,6 +199,8 @@ def test_live_on_a_terminal(house: House) -> None:
 
 
 def test_wrong_usage(house: House) -> None:
+    done = house("recover", "--resume", "--list")
+    assert (done.returncode, "take one of them" in done.stderr) == (2, True), done.stderr
     for words, says in (
         (("--no-commit", "--dry-run"), "--no-commit means nothing with --dry-run"),
         (("--commit-timeout", "5"), "--commit-timeout is for --no-commit"),

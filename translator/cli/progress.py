@@ -49,7 +49,8 @@ class Progress:
 
     def seconds(self, event: StepEvent) -> float:
         """Return for how long the step has been under way."""
-        return time.monotonic() - self._step_began.get(event.number, time.monotonic())
+        now = time.monotonic()
+        return now - self._step_began.get(event.number, now)
 
     def show(self, event: StepEvent) -> None:
         """Show what happened to a step."""

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     "recover",
     epilog=options.examples("translator recover --list", "translator recover --resume --domid 7"),
 )
-@click.option("--rollback", "way", flag_value="rollback", default=True, help="Take all back [default].")
-@click.option("--resume", "way", flag_value="resume", help="Carry out what is not in effect yet.")
-@click.option("--list", "way", flag_value="list", help="Only print what is there.")
+@click.option("--rollback", is_flag=True, help="Take all back [default].")
+@click.option("--resume", is_flag=True, help="Carry out what is not in effect yet.")
+@click.option("--list", "listing", is_flag=True, help="Only print what is there.")
 @click.option("--format", "format", type=click.Choice(["text", "json"]), default="text", help="What to print.")
 @click.option("--timeout", callback=options.seconds, metavar="SECONDS", help="For each wait [default: apply's own].")
 @options.domid
@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 @options.progress
 @options.reporting
 def command(
-    way: str,
+    rollback: bool,
+    resume: bool,
+    listing: bool,
     format: str,
     timeout: float | None,
     domid: int | None,
@@ -48,22 +50,22 @@ def command(
     from translator.recover import recover
     from translator.state import State
 
+    if rollback + resume + listing > 1:
+        inputs.usage("--rollback, --resume and --list: take one of them")
     report = reporting.report()
     directory = State(state_of(state))
     results: list[dict[str, Any]] = []
 
     async def work(found: Found) -> None:
         with progress_of(progress, report.for_people) as telling:
-            result = await recover(
-                directory.path, found, resume=way == "resume", timeout_s=timeout, on_step=telling.tell
-            )
+            result = await recover(directory.path, found, resume=resume, timeout_s=timeout, on_step=telling.tell)
         results.append(msgspec.to_builtins(result))
         if format == "text":
             click.echo(_told(result))
 
     with report.document(None):
         found = [one for one in directory.journals() if domid is None or one.key == f"xen-{domid}"]
-        if way == "list":
+        if listing:
             listed = [_listed(directory, one) for one in found]
             inputs.write(_json(listed) if format == "json" else "".join(map(_line, listed)), None)
         else:
@@ -113,8 +115,8 @@ def _line(listed: dict[str, Any]) -> str:
 
 def _told(result: Recovered) -> str:
     names = {
-        "rolled-back": f"{len(result.steps)} steps undone; as it was before",
-        "finished": f"{len(result.steps)} steps carried out; as planned",
+        "rolled-back": f"{_steps(result)} undone; as it was before",
+        "finished": f"{_steps(result)} carried out; as planned",
         "kept": "it was confirmed; as planned",
         "running": "somebody is working on it; left alone",
     }
@@ -126,6 +128,10 @@ def _told(result: Recovered) -> str:
     }
     left = f"; changed by somebody else since, and left so: {', '.join(result.left)}" if result.left else ""
     return f"{result.domain.name}{where[result.whereabouts]}: {names[result.result]}{left}"
+
+
+def _steps(result: Recovered) -> str:
+    return f"{len(result.steps)} step{'' if len(result.steps) == 1 else 's'}"
 
 
 def _json(value: Any) -> str:
