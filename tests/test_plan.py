@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jsonschema
 import pytest
@@ -162,3 +162,12 @@ def test_the_same_document_gives_the_same_bytes_everywhere(seed: str) -> None:
 def test_what_is_no_plan_is_refused(text: str, message: str) -> None:
     with pytest.raises(translator.PlanError, match=message.replace("`", ".")):
         translator.Plan.from_json(text)
+
+
+@pytest.mark.parametrize(
+    "odd", [{"domid": 0}, {"domid": "7"}, {"domid": 0x7FF0}, {"coldplug": "never"}, {"layout": "x"}]
+)
+def test_an_argument_that_cannot_be(odd: dict[str, Any]) -> None:
+    domain = translator.load(FIXTURES / "demo/desk/domain.xml")
+    with pytest.raises(ValueError, match=repr(next(iter(odd.values())))):
+        translator.plan(domain, **odd)

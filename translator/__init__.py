@@ -28,7 +28,9 @@ from translator.errors import (
     TranslatorError,
 )
 from translator.plan import Plan, Step
+from translator.reader import DOMID_MAX
 from translator.resolve import resolve
+from translator.steps import COLDPLUG, Coldplug
 from translator.topology import Controller, Device, Topology
 
 if TYPE_CHECKING:
@@ -41,7 +43,6 @@ if TYPE_CHECKING:
     from translator.drivers import Driver
     from translator.host import Host
     from translator.outcome import Applied, StepEvent
-    from translator.steps import Coldplug
     from translator.topology import Layout
 
 __all__ = [
@@ -144,9 +145,14 @@ def plan(
 
     Raises:
         DocumentError: what the document says cannot be; with all its faults.
+        ValueError: an argument is none of those possible.
     """
     from translator.pinpoint import pinpoint
 
+    if coldplug not in COLDPLUG:
+        raise ValueError(f"coldplug is one of {', '.join(COLDPLUG)}, and not {coldplug!r}")
+    if domid is not None and domid not in range(1, DOMID_MAX + 1):
+        raise ValueError(f"a domid is a number from 1 to {DOMID_MAX}, and not {domid!r}")
     if domid is not None:
         domain = msgspec.structs.replace(domain, domid=domid)
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from translator.layouts import layout_named
 from translator.models import machine_row
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from translator.topology import Backend, Controller, Device, Topology, Value
 
 Coldplug = Literal["auto", "all"]
+COLDPLUG: tuple[Coldplug, ...] = get_args(Coldplug)
 
 AT_LAUNCH = "it is on QEMU's command line, and goes with the machine"
 # A backend's name among its arguments, the command that removes it, and what each part is for.

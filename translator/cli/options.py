@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from translator.domain import MAX_SIZE
+from translator.reader import DOMID_MAX
 from translator.report import DOCUMENTS, LINES, Report, colored
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def complete_word(words: Iterable[str]) -> Callable[[click.Context, click.Parame
     return lambda context, parameter, begun: [word for word in words if word.startswith(begun)]
 
 
-DOMID = click.IntRange(1, 32751)
+DOMID = click.IntRange(1, DOMID_MAX)
 
 file = click.argument("file", shell_complete=complete_file)
 files = click.argument("files", nargs=-1, required=True, metavar="FILE…", shell_complete=complete_file)
