@@ -40,7 +40,13 @@ def translator(*words: str, input: str | None = None) -> subprocess.CompletedPro
         (["apply", "fixtures/plans"], 2, "apply takes one document"),
         (["apply", "/no/such.xml"], 2, "cannot read '/no/such.xml'"),
         (["apply", "fixtures/plans/none-means-none/plan.json", "--domid", "0"], 2, "--domid"),
+        (["apply", "fixtures/demo/desk/domain.xml", "--domid", "7", "--name", "desk"], 2, "take one of them"),
+        (["diff", "--live", WEB, "--domid", "7", "--name", "desk"], 2, "take one of them"),
         (["observe"], 2, "say which domain"),
+        (["follow", "desk", "tablet"], 2, "'tablet' is no device of the host"),
+        (["follow", "/no/such.xml"], 2, "error[T107]"),
+        (["follow", "guest.cfg"], 2, "error[T107]: cannot read 'guest.cfg'"),
+        (["attach", "desk", "/no/such.xml"], 2, "error[T107]"),
         (["explain", "T301"], 0, ""),
         (["explain", "T999"], 2, "there is no code 'T999'"),
         (["models", "piix3"], 2, "unknown model 'piix3'"),
@@ -56,6 +62,18 @@ def translator(*words: str, input: str | None = None) -> subprocess.CompletedPro
 def test_exit_codes(words: list[str], code: int, says: str) -> None:
     done = translator(*words)
     assert (done.returncode, says in done.stderr) == (code, True), done.stderr
+
+
+@pytest.mark.parametrize("words", [("/no/such.xml", WEB), (WEB, BAD), ("tests", "fixtures/demo"), ("--live", BAD)])
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_what_could_not_be_compared_is_not_said_to_be_the_same(words: tuple[str, ...], form: str) -> None:
+    done = translator("diff", "--format", form, *words)
+    assert done.returncode in (2, 3)
+    assert done.stdout == ""
+
+
+def test_an_input_that_cannot_be_read_is_told_of_once() -> None:
+    assert translator("apply", "/no/such.xml").stderr.count("\n") == 1
 
 
 def test_a_bad_document_does_not_stop_the_others() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,8 +90,12 @@ def command(
             inputs.usage("a folder can be compared with a folder only")
         else:
             found, single = comparison.compared(comparison.two(*files)), True
+    first = next(found, None)
+    if report.failed and (first is None or (single and first.status == "refused")):
+        report.exit()  # nothing was compared: "no difference" would not be true
+    results = found if first is None else chain((first,), found)
     color = output is None and reporting.colors(sys.stdout)
-    inputs.write_pieces(review.FORMS[format](Review(files=found, single=single, color=color)), output)
+    inputs.write_pieces(review.FORMS[format](Review(files=results, single=single, color=color)), output)
     report.exit()
     if comparison.different:
         sys.exit(EXIT_DIFFERENT)

@@ -62,6 +62,8 @@ def unreadable(name: str, error: OSError, report: Report) -> None:
 def single(file: str, command: str, report: Report, max_size: int) -> tuple[str, bytes]:
     """Return the one document that the command takes, with its name."""
     inputs = list(documents((file,), report, max_size))
+    if report.failed:
+        report.exit()
     if len(inputs) != 1:
         usage(f"{command} takes one document, and {file!r} gives {len(inputs)}")
     return inputs[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from io import BytesIO
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
 from translator.cli.inputs import read, read_file
@@ -12,7 +13,7 @@ from translator.errors import Diagnostic
 from translator.report import EXIT_USAGE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Sequence, Set
     from pathlib import Path
     from types import TracebackType
 
@@ -93,6 +94,7 @@ def of_revisions(revisions: str, paths: Sequence[str], report: Report, max_size:
     try:
         base, head = _revisions(revisions)
         old, new = _tree(base, paths), _tree(head, paths)
+        _report_misses(paths, old.keys() | new.keys(), report)
         with _Objects() as objects:
             for path in sorted(old.keys() | new.keys()):
                 before, after = old.get(path), new.get(path)
@@ -111,6 +113,14 @@ def of_revisions(revisions: str, paths: Sequence[str], report: Report, max_size:
                 code="T130", message=f"cannot compare {revisions!r}: {error}", help="name it as git does: main..HEAD"
             )
         )
+
+
+def _report_misses(paths: Sequence[str], found: Set[str], report: Report) -> None:
+    """Report each path below which neither revision has a document: a misspelled one must not pass for no change."""
+    covered = found | {str(folder) for name in found for folder in PurePosixPath(name).parents}
+    for path in paths:
+        if (below := os.path.relpath(path)) != "." and below not in covered:
+            report.unreadable(path, f"neither revision has a document at {path!r}")
 
 
 def _git(*words: str) -> bytes:
