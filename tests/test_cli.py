@@ -72,6 +72,15 @@ def test_what_could_not_be_compared_is_not_said_to_be_the_same(words: tuple[str,
     assert done.stdout == ""
 
 
+def test_a_line_that_a_plan_names_is_its_documents(tmp_path: Path) -> None:
+    document = "fixtures/plans/kvm-full-speed-hub-on-ehci-warns/domain.xml"
+    plan = str(tmp_path / "guest.plan.json")
+    translator("plan", "--format", "json", "--output", plan, document)
+    at = re.match(rf"{document}:(\d+):\d+: (warning.*)", translator("validate", document).stderr)
+    assert at is not None
+    assert translator("validate", plan).stderr.startswith(f"{plan}: {at[2]} (line {at[1]} of its document)\n")
+
+
 def test_an_input_that_cannot_be_read_is_told_of_once() -> None:
     assert translator("apply", "/no/such.xml").stderr.count("\n") == 1
 

@@ -51,6 +51,7 @@ class Report:
         self.code = 0
         self.files: dict[str, None] = {}
         self.findings: list[Diagnostic] = []
+        self.plans: set[str] = set()  # the inputs that are plans: a line in them is their document's
         if form in DOCUMENTS:
             click.get_current_context().call_on_close(self._write_document)
 
@@ -83,6 +84,10 @@ class Report:
         self.show(Diagnostic(code="T107", message=message, file=name))
 
     def show(self, finding: Diagnostic) -> None:
+        if finding.file in self.plans and finding.line is not None:
+            finding = msgspec.structs.replace(
+                finding, message=f"{finding.message} (line {finding.line} of its document)", line=None, column=None
+            )
         if finding.file is not None:
             finding = msgspec.structs.replace(finding, file=_clean(finding.file))
         if self.form in DOCUMENTS:

@@ -30,14 +30,13 @@ def documents(files: Iterable[str], report: Report, max_size: int = MAX_SIZE) ->
     than shows that it is.
     """
     for name in names(files, report):
-        if name == "-":
-            yield "-", read(sys.stdin.buffer, max_size)
-            continue
         try:
-            data = read_file(Path(name), max_size)
+            data = read(sys.stdin.buffer, max_size) if name == "-" else read_file(Path(name), max_size)
         except OSError as error:
             unreadable(name, error, report)
         else:
+            if is_plan(data):
+                report.plans.add(name)
             yield name, data
 
 
