@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -162,6 +163,12 @@ def test_the_same_document_gives_the_same_bytes_everywhere(seed: str) -> None:
 def test_what_is_no_plan_is_refused(text: str, message: str) -> None:
     with pytest.raises(translator.PlanError, match=message.replace("`", ".")):
         translator.Plan.from_json(text)
+
+
+@pytest.mark.parametrize("text", ["\n<domain type='xen'/>", io.StringIO("<domain type='xen'/>")], ids=["str", "file"])
+def test_text_is_no_document(text: Any) -> None:
+    with pytest.raises(TypeError, match=r"as bytes|for text"):
+        translator.load(text)
 
 
 @pytest.mark.parametrize(

@@ -107,18 +107,23 @@ def load(source: str | Path | bytes | BinaryIO, *, file: str | None = None, max_
     Raises:
         DocumentError: the document is refused, with all its faults.
         OSError: the file cannot be read.
+        TypeError: it is text.
     """
     from translator.parse import parse
     from translator.validate import validate
 
     if isinstance(source, bytes):
         data = source
+    elif isinstance(source, str) and source.lstrip().startswith("<"):
+        raise TypeError("a str is a path; give a document itself as bytes: text.encode()")
     elif isinstance(source, (str, Path)):
         with Path(source).open("rb") as stream:
             data = stream.read(max_size + 1)
         file = file or str(source)
     else:
         data = source.read(max_size + 1)
+        if not isinstance(data, bytes):
+            raise TypeError("the file is open for text; open it with 'rb'")
     return parse(validate(data, file=file, max_size=max_size))
 
 
