@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +14,7 @@ import translator
 from tests.conftest import FIXTURES
 from translator.errors import HostError, OutcomeUnknown, RollbackError
 from translator.execute import execute
-from translator.plan import Action, Wait
+from translator.plan import Action, QmpCommand, Step, SysfsWrite, SysfsWrites, Wait
 
 if TYPE_CHECKING:
     from translator.outcome import StepEvent
@@ -170,6 +171,99 @@ def test_a_second_interruption_does_not_stop_the_undoing() -> None:
         task.cancel()
         with pytest.raises(HostError):
             await task
+        return host
+
+    assert lasting(asyncio.run(run()).effects) == []
+
+
+def step(id: str, action: Action, undo: Action, device_model: str | None = None) -> Step:
+    return Step(
+        id=id,
+        stage="attach",
+        device_model=device_model,
+        action=action,
+        undo=undo,
+        undo_reason=None,
+        why="",
+        source=None,
+    )
+
+
+def test_writes_that_fail_half_way_are_taken_back_though_we_were_told_to_stop() -> None:
+    bind, unbind = SysfsWrites((SysfsWrite("/bind", "1-8:1.0"),)), SysfsWrites((SysfsWrite("/unbind", "1-8:1.0"),))
+    told: list[Action] = []
+
+    class HalfWay(Ledger):
+        async def perform(self, action: Action, device_model: str | None) -> None:
+            told.append(action)
+            if action == bind:
+                raise HostError("T413", "the second write is refused")
+
+    def stop(event: StepEvent) -> None:
+        if event.phase == "begin":
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+
+    async def run() -> None:
+        host = HalfWay()
+        steps = (step("device:usb:0:1:usbback", bind, unbind),)
+        await execute(steps, host, verify=host.verify, on_step=stop)
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(run())
+    assert told == [bind, unbind]
+
+
+@pytest.mark.parametrize("turns", [(0, 1), (1, 0), (1, 1)])
+def test_of_two_device_models_that_fail_at_once_each_is_named_with_its_own_reason(turns: tuple[int, int]) -> None:
+    models = ("usb-0", "usb-1")
+    adds = {model: QmpCommand("device_add", {"id": model}) for model in models}
+    steps = [
+        step(f"controller:usb:{number}", adds[model], QmpCommand("device_del", {"id": model}), model)
+        for number, model in enumerate(models)
+    ]
+
+    class Refusing(Ledger):
+        async def perform(self, action: Action, device_model: str | None) -> None:
+            assert device_model is not None
+            for _ in range(turns[models.index(device_model)]):
+                await asyncio.sleep(0)
+            raise HostError("T406", f"{device_model} refused")
+
+    host = Refusing()
+    with pytest.raises(HostError) as caught:
+        asyncio.run(execute(steps, host, verify=host.verify))
+    assert "step controller:usb:0 failed: [T406] usb-0 refused" in caught.value.message
+    assert "step controller:usb:1 failed: [T406] usb-1 refused" in caught.value.message
+
+
+@pytest.mark.parametrize("moment", ["a step", "an undo"])
+def test_an_event_loop_that_is_torn_down_leaves_the_host_as_it_was(moment: str) -> None:
+    """A second Ctrl-C makes `asyncio.run` cancel every task there is, those that must not be among them."""
+
+    class TornDown(Ledger):
+        torn = False
+
+        async def perform(self, action: Action, device_model: str | None) -> None:
+            adding = action in [step.action for step in STEPS]
+            if adding and moment == "a step":
+                await super().perform(action, device_model)
+            if action == (STEPS[3].action if moment == "a step" else STEPS[1].undo) and not self.torn:
+                self.torn = True
+                for task in asyncio.all_tasks():
+                    task.cancel()
+                await asyncio.sleep(0)
+            if not adding or moment != "a step":
+                await super().perform(action, device_model)
+
+    async def run() -> Ledger:
+        host = TornDown(fail_at=None if moment == "a step" else len(STEPS) - 1)
+        task = asyncio.ensure_future(execute(STEPS, host, verify=host.verify))
+        with suppress(asyncio.CancelledError):  # this task is among them
+            await asyncio.wait([task])
+        await asyncio.wait([task])
+        assert task.cancelled() or not isinstance(task.exception(), RollbackError)
         return host
 
     assert lasting(asyncio.run(run()).effects) == []

@@ -6,6 +6,7 @@ nothing takes a PCI device away from a guest without an operating system. `pytes
 
 from __future__ import annotations
 
+import errno
 import random
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -308,6 +309,44 @@ def test_what_is_left_of_a_domain_that_is_gone_is_taken_away(bench: Any, tmp_pat
             assert [path for path in nodes if f"/{DOMID}/" in path and "/backend/" in path] == []
             assert devices == host.old[1]  # its QEMU is still there, and has nothing of ours
             assert host.left() == []
+
+    run(scenario())
+
+
+@in_the_sandbox
+def test_nothing_comes_back_to_a_domain_that_went_in_the_middle_of_a_removal(bench: Any, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with scene(bench, tmp_path / "state") as host, Crasher() as crasher:
+            await host.bench.apply(plan_of("ten"))
+            steps = (await host.bench.apply(plan_of("one"), prune=True, dry_run=True)).steps
+            last = len(steps) - 2  # but for the chardev, which nothing brings back
+            assert (await crasher.run(host.bench, "apply", ONE, die=(last, "after"), prune=True)).code == -9
+            await write(host, *(XenstoreOp("rm", path) for path in (f"/local/domain/{DOMID}", f"/libxl/{DOMID}")))
+            before = await host.bench.devices()
+            (recovered,) = await host.recover()
+            assert recovered.whereabouts == "gone"
+            assert await host.bench.devices() == before
+            assert host.left() == []
+
+    run(scenario())
+
+
+@in_the_sandbox
+@pytest.mark.parametrize("way", ["rollback", "resume"])
+def test_a_journal_that_cannot_be_ended_is_told_of(
+    bench: Any, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken_disk(descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    async def scenario() -> None:
+        async with scene(bench, tmp_path / "state") as host, Crasher() as crasher:
+            assert (await crasher.run(host.bench, "apply", TEN, die=(9, "after"))).code == -9
+            monkeypatch.setattr("os.fsync", broken_disk)
+            with pytest.raises(RollbackError, match=r"cannot be ended: Input/output error; the domain") as caught:
+                await host.recover(resume=way == "resume")
+            assert (caught.value.code, caught.value.stuck) == ("T507", ())
+            assert await host.looks() == (host.old if way == "rollback" else host.new)
 
     run(scenario())
 

@@ -70,10 +70,9 @@ async def execute(
     tell = on_step or (lambda event: None)
     begun = set(done)
     at = ""
-    current: Step | None = None
+    failed: list[tuple[Step, BaseException]] = []  # in the order of time; several where there are several lanes
 
     async def carry_out(numbers: Iterable[int]) -> None:
-        nonlocal at, current
         for number in numbers:
             if number in begun:
                 continue
@@ -85,8 +84,7 @@ async def execute(
             except BaseException as failure:
                 if _may_have_happened(step, failure):
                     begun.add(number)
-                if not at:  # the first failure is the reason; the others are what came of it
-                    current, at = step, f"step {step.id} failed: "
+                failed.append((step, failure))
                 raise
             begun.add(number)
             tell(StepEvent(step, "done", number + 1, len(steps)))
@@ -101,25 +99,36 @@ async def execute(
             await confirm()
     except BaseException as failure:
         stuck = await to_the_end(roll_back(steps, begun, performer, tell, record))
-        reason = failure.message if isinstance(failure, HostError) else "interrupted"
+        reasons = _reasons(failed) or _reason(failure)
+        source = failed[0][0].source if failed else None
         if stuck:
             raise RollbackError(
                 "T502",
-                f"{at}{reason}; {len(stuck)} of {len(begun)} steps could not be undone: "
+                f"{at}{reasons}; {len(stuck)} of {len(begun)} steps could not be undone: "
                 + "; ".join(f"{id} ({why})" for id, why in stuck.items()),
                 f"still in effect: {', '.join(stuck)}",
-                current.source if current else None,
+                source,
                 stuck=tuple(stuck),
             ) from failure
         if not isinstance(failure, HostError):
             raise  # cancelled, interrupted or a bug: the host is restored, and the signal goes on
-        code, reason = ("T501", f"[{failure.code}] {reason}") if at else (failure.code, reason)
+        by_itself = not failed and not at
         raise HostError(
-            code,
-            f"{at}{reason}; the host is as it was before",
+            failure.code if by_itself else "T501",
+            f"{at}{failure.message if by_itself else reasons}; the host is as it was before",
             failure.help,
-            current.source if current else failure.source,
+            source if failed else failure.source,
         ) from failure
+
+
+def _reasons(failed: Sequence[tuple[Step, BaseException]]) -> str:
+    """Return why the steps failed; of those that were only told to stop no more than one, and where no other has."""
+    own = [one for one in failed if not isinstance(one[1], asyncio.CancelledError)]
+    return "; ".join(f"step {step.id} failed: {_reason(error)}" for step, error in own or failed[:1])
+
+
+def _reason(failure: BaseException) -> str:
+    return f"[{failure.code}] {failure.message}" if isinstance(failure, HostError) else "interrupted"
 
 
 def _lanes(steps: Sequence[Step]) -> Iterator[list[list[int]]]:
@@ -182,12 +191,14 @@ async def _surely(performer: Performer, action: Action, device_model: str | None
 def _may_have_happened(step: Step, failure: BaseException) -> bool:
     """A step that failed with an answer had no effect, except that of several writes the first may be done."""
     if isinstance(failure, asyncio.CancelledError):
-        return isinstance(failure, _Interrupted)
+        if failure.__cause__ is None:
+            return isinstance(failure, _Interrupted)
+        failure = failure.__cause__  # what it failed with while we were told to stop
     return not isinstance(failure, HostError) or isinstance(failure, OutcomeUnknown) or step.target == "sysfs"
 
 
 class _Interrupted(asyncio.CancelledError):
-    """We were told to stop while a step was under way, and it took effect all the same."""
+    """We were told to stop while a step was under way, and it took effect all the same, or may have."""
 
 
 async def _whole(work: Coroutine[object, object, None], action: Action) -> None:
@@ -208,7 +219,9 @@ async def _whole(work: Coroutine[object, object, None], action: Action) -> None:
         except HostError as error:
             if isinstance(error, OutcomeUnknown):
                 raise
-            raise asyncio.CancelledError from error  # it had no effect
+            raise asyncio.CancelledError from error
+        except asyncio.CancelledError:
+            pass  # the work itself was cancelled, as when an event loop is torn down: nobody knows how far it was
         raise _Interrupted from None
 
 
@@ -222,8 +235,10 @@ async def roll_back(
     """Undo the steps numbered `begun`, from 0, newest first; return the ids of those that would not go, and why.
 
     What is still there keeps its record: a toolstack that no longer sees a controller could not remove it.
-    Nothing stops the undoing of the rest, neither a fault of ours in one step nor whoever is told.
+    Nothing stops the undoing of the rest, neither a fault of ours in one step nor whoever is told; nor the end of an
+    event loop, which cancels every task by itself.
     """
+    settled: set[int] = set()
     stuck: dict[int, str] = {}
     holding: dict[str, str] = {}
 
@@ -252,9 +267,13 @@ async def roll_back(
             stuck[number] = reason
             holding.setdefault(step.subject, step.id)
             _tell_safely(tell, StepEvent(step, "stuck", number + 1, len(steps), reason))
+        settled.add(number)
 
     for group in _together(steps, begun):
-        await asyncio.gather(*map(take_back, group))
+        await to_the_end(asyncio.gather(*map(take_back, group), return_exceptions=True))
+        for number in group:
+            if number not in settled:  # it was cancelled; an undo is absolute and may be repeated
+                await to_the_end(take_back(number))
     return {steps[number].id: stuck[number] for number in sorted(stuck, reverse=True)}
 
 

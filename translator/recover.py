@@ -17,16 +17,16 @@ from translator.errors import HostError, RollbackError
 from translator.execute import execute, roll_back, to_the_end
 from translator.host import Host, Performer
 from translator.hosts.qmp import MonitorGone
-from translator.look import look, written
+from translator.look import REMOVALS, look, written
 from translator.plan import QmpCommand, SysfsWrites, Transaction, Wait, XenstoreOp
-from translator.state import State, boot_id
+from translator.state import State, boot_id, finish
 from translator.topology import PRIMARY, DomainIdentity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from translator.journal import Content, Intent, Journal
+    from translator.journal import Content, Intent, Journal, Outcome
     from translator.outcome import StepEvent
     from translator.plan import Step
     from translator.state import Found
@@ -72,7 +72,8 @@ async def recover(
     Raises:
         HostError: T501, it could not be finished, and all was taken back.
         RollbackError: T506, the journal is damaged; T510, its domain is gone, and it cannot be finished; T502,
-            something could not be undone; or what kept us from the host. The journal stays.
+            something could not be undone, or what kept us from the host; the journal stays. T507, all was undone
+            or done, and the journal cannot be removed.
     """
     directory = State(state)
     if isinstance(found.content, RollbackError):
@@ -128,7 +129,7 @@ async def _recover(
         else:
             left = ()
             steps = () if whereabouts == "rebooted" else await _clean(journal, content, host, whereabouts, tell)
-    journal.finish("done" if resume else "undone")
+    _end(journal, "done" if resume else "undone")
     return Recovered(
         domain=intent.domain,
         journal=journal.path,
@@ -137,6 +138,14 @@ async def _recover(
         steps=steps,
         left=left,
     )
+
+
+def _end(journal: Journal, outcome: Outcome) -> None:
+    try:
+        finish(journal, outcome)
+    except HostError as error:
+        # nothing is in between any more, but for the file
+        raise RollbackError(error.code, error.message, error.help, stuck=()) from error
 
 
 _WHY_NOT: Mapping[Whereabouts, str] = {
@@ -238,7 +247,7 @@ async def _finish(
     except RollbackError:
         raise
     except BaseException:
-        journal.finish("undone")
+        _end(journal, "undone")
         raise
     return _ids(seen.absent), ()
 
@@ -262,10 +271,15 @@ async def _clean(
 
 
 def _remains(step: Step, domain: DomainIdentity, whereabouts: Whereabouts) -> Step | None:
-    """Return the step with as much of its undo as does not concern a domain that is not there any more."""
+    """Return the step with as much of its undo as does not concern a domain that is not there any more.
+
+    What an undo would bring back is for nobody.
+    """
     if step.undo is None:
         return None
     if isinstance(step.undo, QmpCommand):
+        if step.undo.execute not in REMOVALS:
+            return None
         # its QEMU has gone with it; one that another domain has is not ours to ask
         return step if whereabouts == "gone" and domain.domid is not None else None
     if isinstance(step.undo, Transaction):
@@ -276,7 +290,8 @@ def _remains(step: Step, domain: DomainIdentity, whereabouts: Whereabouts) -> St
             and (whereabouts == "gone" or not is_of(operation.path, domain.domid))
         )
         return msgspec.structs.replace(step, undo=Transaction(kept)) if kept else None
-    return step
+    lends = isinstance(step.undo, SysfsWrites) and any(one.path.endswith("/usbback/bind") for one in step.undo.writes)
+    return None if lends else step
 
 
 def is_of(path: str, domid: int | None) -> bool:

@@ -138,10 +138,10 @@ class State:
             record.close()  # it stays: what is stuck is still to be taken back
             raise
         except BaseException:
-            await to_the_end(asyncio.to_thread(self._finish, record, "undone"))
+            await to_the_end(asyncio.to_thread(_finish, record, "undone"))
             raise
         else:
-            await to_the_end(asyncio.to_thread(self._finish, record, "done"))
+            await to_the_end(asyncio.to_thread(_finish, record, "done"))
 
     def journals(self) -> tuple[Found, ...]:
         """Return the journals that are there, by name; none where there is no directory."""
@@ -297,19 +297,6 @@ class State:
                 raise self.unusable(error) from error
         return Journal(str(self.path / name), descriptor, data, lambda: self._remove(key, id))
 
-    def _finish(self, record: Journal, outcome: journal.Outcome) -> None:
-        try:
-            record.finish(outcome)
-        except OSError as error:
-            what = "matches" if outcome == "done" else "is as it was before"
-            raise HostError(
-                "T507",
-                f"{record.path}: cannot be ended: {error.strerror}; the domain {what}",
-                "delete the file by hand, or `translator recover` will look at what it names",
-            ) from error
-        finally:
-            record.close()
-
     def _remove(self, key: str, id: str) -> None:
         """Remove an apply's files, the journal first: the others say nothing without it."""
         with self.directory() as directory:
@@ -340,6 +327,30 @@ class State:
             f"cannot keep a journal in {self.path}: {reason}; nothing was done",
             "name another directory: --state DIR",
         )
+
+
+def finish(record: Journal, outcome: journal.Outcome) -> None:
+    """Note how an apply ended, and remove its journal.
+
+    Raises:
+        HostError: T507, one of them could not be done.
+    """
+    try:
+        record.finish(outcome)
+    except OSError as error:
+        what = "matches" if outcome == "done" else "is as it was before"
+        raise HostError(
+            "T507",
+            f"{record.path}: cannot be ended: {error.strerror}; the domain {what}",
+            "delete the file by hand, or `translator recover` will look at what it names",
+        ) from error
+
+
+def _finish(record: Journal, outcome: journal.Outcome) -> None:
+    try:
+        finish(record, outcome)
+    finally:
+        record.close()
 
 
 def _may_be_same(one: DomainIdentity, other: DomainIdentity) -> bool:
