@@ -153,6 +153,29 @@ def test_when_one_process_dies_the_others_are_as_before(bench: Any) -> None:
     asyncio.run(scenario())
 
 
+def test_who_is_to_confirm_may_look_at_every_process(bench: Any) -> None:
+    async def scenario() -> None:
+        plan = plan_of(1, tablet(0))
+        async with bench(plan) as there:
+            looks: list[asyncio.Task[translator.Topology]] = []
+
+            async def look() -> translator.Topology:
+                async with there.host() as other:
+                    return await other.observe(domid=DOMID)
+
+            host = translator.Host(
+                xenstore=there.xenstore, qmp=there.sockets, sysfs=there.sysfs, state=there.sysfs / "state"
+            )
+            async with host:
+                with pytest.raises(HostError, match="T508"):  # its steps are for one of the two
+                    await host.apply(
+                        plan, confirm_s=1, on_confirm=lambda _: looks.append(asyncio.ensure_future(look()))
+                    )
+            assert [device.kind for device in (await looks[0]).devices] == ["tablet"]
+
+    asyncio.run(scenario())
+
+
 def test_a_controller_in_another_process_is_no_match(bench: Any) -> None:
     async def scenario() -> None:
         plan = plan_of(1, tablet(0))

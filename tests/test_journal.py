@@ -9,6 +9,7 @@ import resource
 import stat
 import time
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,7 +27,6 @@ from translator.state import State, key_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable
-    from pathlib import Path
 
 PLAN = translator.plan(translator.load(FIXTURES / "hosts/mixed.xml"), domid=DOMID)
 INTENT = Intent(
@@ -41,7 +41,7 @@ INTENT = Intent(
     steps=PLAN.steps,
 )
 WHOLE = journal.encode(INTENT)
-KEY = key_of(INTENT.domain)
+KEY = key_of(DOMID, Path("/run/qmp"))
 
 
 def run(work: Awaitable[None]) -> None:
@@ -245,7 +245,7 @@ def test_what_was_being_written_when_its_apply_died_is_in_nobodys_way(tmp_path: 
     begun_nothing = state / f"{KEY}.0123456789abcdef.journal"
     begun_nothing.touch(mode=0o600)
     begun_nothing.write_bytes(WHOLE)
-    State(state).refuse_unfinished(INTENT.domain)
+    State(state).refuse_unfinished(KEY, INTENT.domain)
     assert list(state.iterdir()) == []
 
 
@@ -256,7 +256,7 @@ def test_a_damaged_journal_keeps_its_domain_from_being_changed(tmp_path: Path) -
     path.write_bytes(WHOLE[:-1])
     path.chmod(0o600)
     with pytest.raises(RollbackError, match=f"{path}: the journal is damaged"):
-        State(state).refuse_unfinished(INTENT.domain)
+        State(state).refuse_unfinished(KEY, INTENT.domain)
     assert path.exists()
 
 
@@ -298,5 +298,57 @@ def test_a_clock_that_jumps_changes_no_deadline(tmp_path: Path, monkeypatch: pyt
                 assert not waiting.done()
             assert len((await waiting).steps) > 0
             assert loop.time() - began < 5
+
+    run(scenario())
+
+
+def test_a_qemu_is_one_domain_whatever_a_document_calls_it(tmp_path: Path) -> None:
+    def document(identity: str) -> translator.Plan:
+        return translator.plan(
+            translator.load(
+                f"<domain type='kvm'>{identity}<os><type arch='x86_64' machine='pc'>hvm</type></os>"
+                "<devices/></domain>".encode()
+            )
+        )
+
+    async def scenario() -> None:
+        async with Sandbox() as sandbox:
+            named = document(f"<name>web</name><uuid>{PLAN.topology.domain.uuid}</uuid>")
+            guest = sandbox.make_host_for(named)
+            host = translator.Host(qmp=guest.qmp_socket, state=tmp_path / "state", lock_timeout_s=0)
+            works = (
+                lambda: host.apply(named),
+                lambda: host.apply(document("<name>web</name>")),
+                lambda: host.attach("tablet"),
+            )
+            async with host, State(tmp_path / "state").lock(key_of(None, Path(guest.qmp_socket))):
+                for work in works:
+                    with pytest.raises(HostError) as caught:
+                        await work()
+                    assert caught.value.code == "T504"
+
+    run(scenario())
+
+
+def test_who_waits_for_a_domain_does_not_keep_its_monitor(tmp_path: Path) -> None:
+    """An apply that is not confirmed takes back what it did although somebody has looked and waits for it to end."""
+
+    async def scenario() -> None:
+        async with sandboxed(tmp_path) as host:
+            other = translator.Host(
+                xenstore=host.xenstore_path, qmp=host.qmp_paths, sysfs=host.sysfs_root, state=host.state, timeout_s=1
+            )
+            host.timeout_s = 1
+            waiting: list[asyncio.Task[object]] = []
+
+            def attach(_: float) -> None:
+                waiting.append(asyncio.ensure_future(other.attach("tablet", domid=DOMID)))
+
+            async with other:
+                with pytest.raises(HostError, match="the host is as it was before") as caught:
+                    await host.apply(plan_of("mixed"), confirm_s=1, on_confirm=attach)
+                assert caught.value.code == "T508"
+                await host.release(DOMID)
+                await waiting[0]  # it comes as soon as it may
 
     run(scenario())

@@ -20,7 +20,7 @@ from translator.plan import Transaction
 from translator.preflight import check_guest_type, preflight
 from translator.probe import check
 from translator.state import State, boot_id, key_of
-from translator.topology import PRIMARY
+from translator.topology import NIL_UUID, PRIMARY
 from translator.transition import ADD_ONLY, Policy, room_for, transition
 
 if TYPE_CHECKING:
@@ -82,10 +82,17 @@ async def bring_about(
             raise ValueError("who waits for a confirmation does something, and keeps a journal of it")
         return await _bring_about(plan, host, policy, None, dry_run=dry_run, on_step=on_step)
     state = State(host.state)
-    async with state.lock(key_of(plan.topology.domain), host.lock_timeout_s):
-        state.refuse_unfinished(plan.topology.domain)
+    domain = plan.topology.domain
+    key = key_of(domain.domid, host.monitor_path(PRIMARY, domain.domid))
+
+    async def let_go() -> None:
+        # a monitor serves one client at a time, and whoever holds the lock may want it before we do
+        await host.release(domain.domid)
+
+    async with state.lock(key, host.lock_timeout_s, before_waiting=let_go):
+        state.refuse_unfinished(key, domain)
         return await _bring_about(
-            plan, host, policy, state, on_step=on_step, confirm_s=confirm_s, on_confirm=on_confirm
+            plan, host, policy, (state, key), on_step=on_step, confirm_s=confirm_s, on_confirm=on_confirm
         )
 
 
@@ -93,7 +100,7 @@ async def _bring_about(
     plan: Plan,
     host: Host,
     policy: Policy,
-    state: State | None,
+    kept: tuple[State, str] | None,
     *,
     dry_run: bool = False,
     on_step: Callable[[StepEvent], None] | None,
@@ -134,17 +141,18 @@ async def _bring_about(
             )
 
     performer = Performer(host, domid)
-    if state is None:
+    if kept is None:
         await execute(steps, performer, verify=verify, on_step=on_step)
         return Applied(steps, after, notes)
+    state, key = kept
     # the host's own identity of the domain: a document may leave the UUID out
     domain = msgspec.structs.replace(topology.domain, uuid=before.topology.domain.uuid)
-    async with state.record(key_of(topology.domain), await intent_of(steps, host, domain)) as journal:
+    async with state.record(key, await intent_of(steps, host, domain)) as journal:
 
         async def confirm() -> None:
             assert confirm_s is not None
             # whoever has to decide wants to look, and a monitor serves one client at a time
-            await host.release(journal.content.intent.qmp, domid)
+            await host.release(domid)
             if on_confirm is not None:
                 on_confirm(confirm_s)
             if not await confirmation(state, journal, confirm_s):
@@ -208,7 +216,7 @@ def _same_domain(plan: Plan, seen: Observation) -> None:
     wanted, found = plan.topology.domain, seen.topology.domain
     if wanted.uuid:
         # what a QEMU says that was started without -uuid tells nothing
-        nil = wanted.hypervisor != "xen" and found.uuid == "00000000-0000-0000-0000-000000000000"
+        nil = wanted.hypervisor != "xen" and found.uuid == NIL_UUID
         same = nil or found.uuid == wanted.uuid
     else:
         same = found.name == wanted.name or (wanted.hypervisor != "xen" and not found.name)

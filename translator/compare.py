@@ -19,7 +19,7 @@ from translator import facts
 from translator.compile import launch_only
 from translator.delta import Change, Delta, Field
 from translator.diff import same_host_device, subject
-from translator.topology import Controller, Device, HostDevice, port_key
+from translator.topology import NIL_UUID, Controller, Device, HostDevice, port_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -234,7 +234,7 @@ class _Comparison:
             known = {
                 name
                 for name in before
-                if before[name] and after[name] and facts.NIL not in (before[name], after[name])
+                if before[name] and after[name] and NIL_UUID not in (before[name], after[name])
             }
         else:
             known = set(before)

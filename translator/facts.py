@@ -90,7 +90,6 @@ _DEFAULTS: dict[str, Any] = {
 }
 # What `auto` comes to. Source: blkconf_apply_backend_options (hw/block/block.c) and blk_get_error_action.
 _AUTO: dict[str, Value] = {"write-cache": "on", "werror": "enospc", "rerror": "report"}
-NIL = "00000000-0000-0000-0000-000000000000"  # the UUID of a QEMU that was started without one
 
 
 def reason_of(names: Iterable[str]) -> Reason | None:

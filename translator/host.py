@@ -68,7 +68,7 @@ class Host:
         self.sysfs_root = Path(sysfs)
         self.timeout_s = timeout_s
         self._xenstore: Xenstore | None = None
-        self._qmps: dict[Path, Qmp] = {}
+        self._qmps: dict[tuple[int | None, Path], Qmp] = {}  # by domid and socket
         self._known_drivers: KnownDrivers | None = None
         self._recorded: dict[tuple[int, str], Path] = {}  # by domid and device model
         self._named_for: dict[str, int | None] = {}  # which domain a named socket has turned out to be of
@@ -202,24 +202,23 @@ class Host:
         from translator.hosts.qmp import Qmp
 
         path = self.monitor_path(device_model, domid)
+        place = domid, path
         async with self._connecting:
-            if path not in self._qmps or not self._qmps[path].is_open:
-                if path in self._qmps:
-                    await self._qmps.pop(path).close()
-                self._qmps[path] = await Qmp.connect(path, timeout_s=self.request_timeout_s)
-            return self._qmps[path]
+            if place not in self._qmps or not self._qmps[place].is_open:
+                if place in self._qmps:
+                    await self._qmps.pop(place).close()
+                self._qmps[place] = await Qmp.connect(path, timeout_s=self.request_timeout_s)
+            return self._qmps[place]
 
     def learn_monitor(self, device_model: str, domid: int, path: str) -> None:
         """Take the socket that the host's records have for a device model; one that was named counts for more."""
         self._recorded[domid, device_model] = Path(path)
 
-    async def release(self, device_models: Iterable[str], domid: int | None) -> None:
-        """Give the monitors of device models free for others; they are connected to again when next needed."""
+    async def release(self, domid: int | None) -> None:
+        """Give a domain's monitors free for others; they are connected to again when next needed."""
         async with self._connecting:
-            for device_model in device_models:
-                qmp = self._qmps.pop(self.monitor_path(device_model, domid), None)
-                if qmp is not None:
-                    await qmp.close()
+            for place in [place for place in self._qmps if place[0] == domid]:
+                await self._qmps.pop(place).close()
 
     def names_monitor(self, device_model: str) -> bool:
         """Tell whether a socket was named for the device model."""

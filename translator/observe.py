@@ -196,12 +196,12 @@ class _Reader:
         if self.domid is None:
             qmp = await self.host.qmp(PRIMARY, None)
             name = await qmp.execute("query-name")
-            uuid = await qmp.execute("query-uuid")
+            uuid = await qmp.uuid()
             machine = await qmp.execute("qom-get", {"path": "/machine", "property": "type"})
             target = await qmp.execute("query-target")
             return DomainIdentity(
                 name=str(name.get("name", "")) if isinstance(name, dict) else "",
-                uuid=str(uuid["UUID"]) if isinstance(uuid, dict) else None,
+                uuid=uuid,
                 hypervisor="qemu",
                 guest="hvm",
                 arch=str(target["arch"]) if isinstance(target, dict) else "",

@@ -28,9 +28,10 @@ from translator import journal
 from translator.errors import HostError, RollbackError
 from translator.execute import to_the_end
 from translator.journal import Journal, damaged
+from translator.topology import NIL_UUID
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     from translator.journal import Content, Intent
     from translator.topology import DomainIdentity
@@ -39,7 +40,6 @@ LOCK_TIMEOUT_S: Final = 10.0
 
 POLL_S: Final = 0.02  # between two looks at a lock or a confirmation: the kernel tells of neither
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
-_WORD: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _JOURNAL: Final = re.compile(r"([A-Za-z0-9_-]+)\.([0-9a-f]{16})\.(journal|part)")
 
 
@@ -53,12 +53,14 @@ class Found(NamedTuple):
     confirmed: bool  # whether it was told to stay
 
 
-def key_of(domain: DomainIdentity) -> str:
-    """Return the word that stands for a running domain in file names."""
-    if domain.domid is not None:
-        return f"xen-{domain.domid}"
-    word = domain.uuid or domain.name
-    return f"qemu-{word if _WORD.fullmatch(word) else hashlib.sha256(word.encode()).hexdigest()[:32]}"
+def key_of(domid: int | None, monitor: Path) -> str:
+    """Return the word that stands for a running domain in file names: a Xen domain's id, or where its QEMU listens.
+
+    What a document says of a QEMU's domain is not asked: another one may leave out its UUID, or give it another name.
+    """
+    if domid is not None:
+        return f"xen-{domid}"
+    return f"qemu-{hashlib.sha256(os.fsencode(monitor.resolve())).hexdigest()[:32]}"
 
 
 def boot_id() -> str | None:
@@ -76,8 +78,17 @@ class State:
         self.path = Path(path)
 
     @asynccontextmanager
-    async def lock(self, key: str, timeout_s: float = LOCK_TIMEOUT_S) -> AsyncIterator[None]:
+    async def lock(
+        self,
+        key: str,
+        timeout_s: float = LOCK_TIMEOUT_S,
+        *,
+        before_waiting: Callable[[], Awaitable[None]] | None = None,
+    ) -> AsyncIterator[None]:
         """Keep everybody else from working on the domain.
+
+        Args:
+            before_waiting: is awaited once, if somebody else does: to let go of what they may need.
 
         Raises:
             HostError: T504, somebody else has been for `timeout_s` seconds; T507, the directory cannot be used.
@@ -87,6 +98,9 @@ class State:
         with self.directory() as directory:
             name = f"{key}.lock"
             while (held := self._try_lock(directory, name)) is None:
+                if before_waiting is not None:
+                    await before_waiting()
+                    before_waiting = None
                 if loop.time() >= deadline:
                     raise HostError(
                         "T504",
@@ -182,7 +196,7 @@ class State:
                 os.close(descriptor)
                 raise
 
-    def refuse_unfinished(self, domain: DomainIdentity) -> None:
+    def refuse_unfinished(self, key: str, domain: DomainIdentity) -> None:
         """Refuse to begin on a domain that an earlier apply has left in between; its lock must be held.
 
         A journal of which no step was begun, or that has its outcome, is in nobody's way and is removed.
@@ -191,7 +205,6 @@ class State:
             HostError: T505.
             RollbackError: T506, its journal is damaged.
         """
-        key = key_of(domain)
         if not self.path.exists():
             return
         self.clear(key)
@@ -354,8 +367,9 @@ def _finish(record: Journal, outcome: journal.Outcome) -> None:
 
 
 def _may_be_same(one: DomainIdentity, other: DomainIdentity) -> bool:
-    """Tell whether two identities with one domid or name can be one domain: not when their UUIDs differ."""
-    return one.uuid is None or other.uuid is None or one.uuid == other.uuid
+    """Tell whether two identities with one domid or monitor can be one domain: not when their UUIDs differ."""
+    unknown = (None, NIL_UUID)
+    return one.uuid in unknown or other.uuid in unknown or one.uuid == other.uuid
 
 
 def _read(directory: int, name: str, path: Path) -> tuple[int, bytes]:

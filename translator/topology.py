@@ -40,6 +40,7 @@ ElementKind = Kind | Literal["ccid"]
 Family = str  # a name in translator.families, or ccid, which has USB for a family
 Layout = Literal["libxl", "rfc7", "qemu"]
 
+NIL_UUID = "00000000-0000-0000-0000-000000000000"  # what a QEMU says of itself that was started without one
 PRIMARY = "primary"  # the device model that every domain has
 # Another one's: part of a socket's file name and a node of xenstore.
 DEVICE_MODEL_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}", re.ASCII)

@@ -162,6 +162,11 @@ class Qmp:
         except QMPError as error:
             raise OutcomeUnknown("T408", f"{self._path}: the connection to QEMU broke during {command}") from error
 
+    async def uuid(self) -> str | None:
+        """Return the guest's UUID, all zeros for one that was started without."""
+        answer = await self.execute("query-uuid")
+        return str(answer.get("UUID")) if isinstance(answer, dict) else None
+
     async def remove_backend(self, command: str, arguments: Mapping[str, Value]) -> None:
         """Take away the host's driver behind a device; an absent one is gone.
 
