@@ -160,6 +160,7 @@ def test_who_is_to_confirm_may_look_at_every_process(bench: Any) -> None:
             looks: list[asyncio.Task[translator.Topology]] = []
 
             async def look() -> translator.Topology:
+                other: translator.Host
                 async with there.host() as other:
                     return await other.observe(domid=DOMID)
 

@@ -316,15 +316,11 @@ def test_a_qemu_is_one_domain_whatever_a_document_calls_it(tmp_path: Path) -> No
             named = document(f"<name>web</name><uuid>{PLAN.topology.domain.uuid}</uuid>")
             guest = sandbox.make_host_for(named)
             host = translator.Host(qmp=guest.qmp_socket, state=tmp_path / "state", lock_timeout_s=0)
-            works = (
-                lambda: host.apply(named),
-                lambda: host.apply(document("<name>web</name>")),
-                lambda: host.attach("tablet"),
-            )
+            works = (host.apply(named), host.apply(document("<name>web</name>")), host.attach("tablet"))
             async with host, State(tmp_path / "state").lock(key_of(None, Path(guest.qmp_socket))):
                 for work in works:
                     with pytest.raises(HostError) as caught:
-                        await work()
+                        await work
                     assert caught.value.code == "T504"
 
     run(scenario())

@@ -6,14 +6,15 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import translator
-from tests.test_apply import DOMID, bench, plan_of, run
+from tests.test_apply import DOMID, bench, host_devices, plan_of, run
 from translator import render
 from translator.hosts.sandbox import Sandbox
 from translator.hosts.sysfs import Sysfs
 from translator.hosts.usbids import names_of
 from translator.hosts.xenstore import Xenstore
 from translator.observe import observe
-from translator.plan import XenstoreOp
+from translator.plan import SysfsWrites, XenstoreOp
+from translator.topology import HostDevice
 from translator.watch import observations
 
 if TYPE_CHECKING:
@@ -104,5 +105,33 @@ def test_it_is_shown_again_when_it_has_changed() -> None:
                     change = asyncio.ensure_future(anext(seen))
                 assert [one.model for one in found] == ["qusb2"]
                 await seen.aclose()
+
+    run(scenario())
+
+
+def test_what_a_driver_domain_has_given_is_no_device_of_this_one(tmp_path: Path) -> None:
+    """Domain 3 serves a controller; its device at 1-8 is not what domain 0 has lent to somebody at its own 1-8."""
+    document = (
+        f"<domain type='xen' id='{DOMID}'><name>hvm</name><os><type arch='x86_64' machine='xenfv'>hvm</type></os>"
+        "<devices><controller type='usb' model='xenusb2'><backenddomain name='driver'/></controller></devices>"
+        "</domain>"
+    )
+
+    async def scenario() -> None:
+        async with Sandbox() as sandbox:
+            sandbox.add_guest("driver", domid=3)
+            sandbox.add_guest("hvm", domid=DOMID)
+            sysfs = host_devices(tmp_path / "sys")
+            driver = sysfs / "bus/usb/devices/1-8:1.0/driver"
+            async with translator.Host(xenstore=sandbox.xenstore_socket, sysfs=sysfs) as host:
+                await host.apply(translator.plan(translator.load(document.encode())))
+                sandbox.store.write(f"/local/domain/3/backend/vusb/{DOMID}/0/port/1", "1-8")
+                driver.parent.mkdir(exist_ok=True)
+                driver.symlink_to("../../drivers/usbback")
+                seen = await observe(host, domid=DOMID)
+                assert [one.host for one in seen.topology.devices] == [HostDevice(path="unknown")]
+                applied = await host.detach("0:1", domid=DOMID)
+                assert not any(one.action.writes for one in applied.steps if isinstance(one.action, SysfsWrites))
+                assert driver.readlink().name == "usbback"
 
     run(scenario())

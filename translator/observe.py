@@ -11,7 +11,7 @@ from translator.binding import own_drivers
 from translator.errors import HostError
 from translator.families import Placed, families
 from translator.hosts.sysfs import fits
-from translator.layouts import CONNECTED, INIT_WAIT, INITIALISED, USBBACK, emulators, layout_named
+from translator.layouts import CONNECTED, INIT_WAIT, INITIALISED, UNKNOWN, USBBACK, emulators, layout_named
 from translator.models import CANONICAL, DEVICE_DRIVERS, DEVICE_KINDS, DRIVERS, XEN_MACHINES, ControllerKind
 from translator.plan import node_name
 from translator.topology import (
@@ -369,7 +369,12 @@ class _Reader:
     def devices(
         self, records: Iterable[ControllerRecord], found: Iterable[QomDevice], names: Mapping[str, int]
     ) -> Iterable[Device]:
-        given = {(record.index, port): path for record in records for port, path in record.devices.items()}
+        # what a driver domain has given is its own: a device of the same path here is another one
+        given = {
+            (record.index, port): UNKNOWN if record.backend else path
+            for record in records
+            for port, path in record.devices.items()
+        }
         emulated = {record.index for record in records if record.type == "emulated"}
         known = {device.path: device for device in self.host.sysfs.usb_devices()} if given or found else {}
         readers = self.readers(found, names)
