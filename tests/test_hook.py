@@ -91,6 +91,16 @@ def test_started_and_release(tmp_path: Path, server: str) -> None:
         assert hook(PARAVIRTUAL, "release", host, tmp_path).exit_code == 0
 
 
+@pytest.mark.parametrize("text", ["", "0\n", "8 9", "\N{ARABIC-INDIC DIGIT EIGHT}", "9" * 5000])
+def test_a_damaged_note_is_told_of(tmp_path: Path, text: str) -> None:
+    with serving(tmp_path) as host:
+        note = tmp_path / "state/hook" / str(translator.load(PARAVIRTUAL).uuid)
+        note.parent.mkdir(parents=True)
+        note.write_text(text)
+        result = hook(PARAVIRTUAL, "release", host, tmp_path)
+        assert (result.exit_code, "T507" in result.stderr, note.exists()) == (4, True, True), result
+
+
 def test_what_usbback_had_goes_back_to_its_driver(tmp_path: Path) -> None:
     document = (
         b"<domain type='xen' id='8'><name>guest</name><os><type>xen</type></os><devices>"

@@ -122,7 +122,10 @@ class Saved:
 
     def write(self) -> None:
         """Put the new text in the file's place, whole or not at all."""
-        inputs.replace_file(self.path, self.text)
+        try:
+            inputs.replace_file(self.path, (self.text,))
+        except OSError as error:
+            inputs.usage(f"cannot write {str(self.path)!r}: {error.strerror}")
 
 
 def given_of(devices: Sequence[str], report: Report, max_size: int) -> list[Given]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
 import translator
-from translator.cli import options
+from translator.cli import inputs, options
 from translator.cli.hosts import host_of, run
 from translator.domain import MAX_SIZE
+from translator.errors import HostError
 
 if TYPE_CHECKING:
     from translator.cli.options import Journaling, Reaching, Reporting
@@ -63,15 +65,45 @@ def _on_host(domain: Domain, operation: str, report: Report, connecting: Reachin
 
         async with host_of(connecting, journaling) as host:
             assert host.state is not None, "a command keeps its journals"
-            note = Path(host.state) / "hook" / (domain.uuid or domain.name)
+            note = _Note(Path(host.state) / "hook" / (domain.uuid or domain.name))
             if operation == "started":
                 applied = await started(domain, host, connecting.layout)
                 if applied is not None:
                     report.warnings(applied.notes, domain.name)
-                    note.parent.mkdir(parents=True, exist_ok=True)
-                    note.write_text(f"{domain.domid}\n")
-            elif note.is_file():  # libvirt does not tell any more which domid it was
-                await release(host, int(note.read_text()))
-                note.unlink()
+                    note.write(f"{domain.domid}\n")
+            elif (domid := note.domid()) is not None:
+                await release(host, domid)
+                note.path.unlink(missing_ok=True)
 
     run(work())
+
+
+class _Note(NamedTuple):
+    """Under which domid a domain was started: at its release libvirt does not tell any more."""
+
+    path: Path
+
+    def write(self, text: str) -> None:
+        try:
+            self.path.parent.mkdir(mode=0o700, exist_ok=True)
+            inputs.replace_file(self.path, (text.encode(),))
+        except OSError as error:
+            raise self.unusable(error.strerror or str(error)) from error
+
+    def domid(self) -> int | None:
+        try:
+            text = self.path.read_text(errors="replace").strip()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self.unusable(error.strerror or str(error)) from error
+        if not re.fullmatch(r"[1-9][0-9]{0,4}", text, re.ASCII):
+            raise self.unusable("it holds no domid")
+        return int(text)
+
+    def unusable(self, why: str) -> HostError:
+        return HostError(
+            "T507",
+            f"{self.path}: which domid the domain had cannot be kept: {why}",
+            "remove the file, and what is left of the domain by hand: xenstore-ls /libxl",
+        )

@@ -118,24 +118,9 @@ def write_pieces(pieces: Iterable[str], output: Path | None) -> None:
             with output.open("w", encoding="utf-8", newline="") as stream:  # a pipe, or /dev/null
                 stream.writelines(pieces)
         else:
-            _replace(output.resolve(), pieces)
+            replace_file(output, (piece.encode() for piece in pieces))
     except OSError as error:
         usage(f"cannot write {str(output)!r}: {error.strerror}")
-
-
-def _replace(path: Path, pieces: Iterable[str]) -> None:
-    """Put a file in the place of the one that is there, which may be what the pieces are read from."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    try:
-        with open(descriptor, "w", encoding="utf-8", newline="") as stream:
-            if path.exists():
-                os.fchmod(descriptor, path.stat().st_mode & 0o7777)
-            stream.writelines(pieces)
-        os.replace(part, path)
-    except BaseException:
-        part.unlink()
-        raise
 
 
 def usage(message: str) -> NoReturn:
@@ -155,20 +140,23 @@ def read(stream: BinaryIO, max_size: int) -> bytes:
     return data + stream.read() if is_plan(data) else data
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Put new content in a file's place, whole or not at all; its mode stays."""
-    import os
-    import shutil
-    import tempfile
+def replace_file(path: Path, pieces: Iterable[bytes]) -> None:
+    """Put new content, which may be read from what is there, in a file's place: whole or not at all; its mode stays.
 
+    Raises:
+        OSError: it could not be written, and is as it was.
+    """
+    path = path.resolve()
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
-        target = path.resolve()
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
+        with open(descriptor, "wb") as stream:
+            if path.exists():
+                os.fchmod(descriptor, path.stat().st_mode & 0o7777)
+            stream.writelines(pieces)
             stream.flush()
-            os.fsync(stream.fileno())
-        shutil.copymode(target, temporary)
-        Path(temporary).replace(target)
-    except OSError as error:
-        usage(f"cannot write {str(path)!r}: {error.strerror}")
+            os.fsync(descriptor)
+        os.replace(part, path)
+    except BaseException:
+        part.unlink()
+        raise
