@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import jsonschema
@@ -17,10 +18,12 @@ from lxml import etree
 import translator
 from tests.conftest import FIXTURES, PROJECT, cases
 from translator import review
+from translator.cli import pairs
 from translator.hosts.qmp import Qmp
 from translator.hosts.sandbox import Sandbox
 from translator.hosts.xenstore import Xenstore
 from translator.plan import XenstoreOp
+from translator.report import Report
 from translator.review import Compared, Review
 
 if TYPE_CHECKING:
@@ -263,6 +266,27 @@ def repository(tmp_path: Path) -> Path:
     (folder / "guests/web.xml").write_text("what is in the work tree does not matter")
     tripwire.unlink(missing_ok=True)
     return folder
+
+
+def test_of_an_object_that_is_too_large_no_more_is_held_than_shows_it(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (repository / "guests/huge.xml").write_bytes(b"<domain>" + bytes(2**25))
+    quiet = ("git", "-c", "core.hooksPath=/dev/null", "-c", "user.name=a", "-c", "user.email=a@example.org")
+    for words in (("add", "guests/huge.xml"), ("commit", "-m", "three")):
+        subprocess.run([*quiet, *words], cwd=repository, check=True, capture_output=True)
+    monkeypatch.chdir(repository)
+    tracemalloc.start()
+    try:
+        found = [*pairs.of_revisions("base..HEAD", ("guests",), Report(False, "text", "never"), 1000)]
+        held = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    sizes = {one.path: len(one.new.data) for one in found if one.new is not None}
+    assert sizes.pop("guests/huge.xml") == 1001
+    assert set(sizes) == {"guests/new.xml", "guests/web.xml"}  # read whole behind it
+    assert all(size < 1000 for size in sizes.values())
+    assert held < 2**20
 
 
 def test_two_revisions_are_read_from_objects_and_nothing_is_executed(repository: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NoReturn
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 import click
 import msgspec
@@ -21,6 +21,13 @@ if TYPE_CHECKING:
     from translator.drivers import Driver
     from translator.plan import Plan
     from translator.report import Report
+
+
+class Readable(Protocol):
+    """What bytes are read from."""
+
+    def read(self, size: int = ..., /) -> bytes:
+        """Return so many bytes, or all that are left, and fewer at the end only."""
 
 
 def documents(files: Iterable[str], report: Report, max_size: int = MAX_SIZE) -> Iterator[tuple[str, bytes]]:
@@ -134,7 +141,7 @@ def read_file(path: Path, max_size: int) -> bytes:
         return read(stream, max_size)
 
 
-def read(stream: BinaryIO, max_size: int) -> bytes:
+def read(stream: Readable, max_size: int) -> bytes:
     """Return the whole of a plan, which may be many times its document's size, and what matters of a document."""
     data = stream.read(max_size + 1)
     return data + stream.read() if is_plan(data) else data

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
-from io import BytesIO
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 from translator.cli.inputs import read, read_file
 from translator.errors import Diagnostic
@@ -79,6 +78,7 @@ _ENVIRONMENT = {
     "GIT_TERMINAL_PROMPT": "0",
     "LC_ALL": "C",
 }
+_CHUNK = 2**16  # bytes
 _FILE_MODES = ("100644", "100755")
 
 
@@ -200,4 +200,22 @@ class _Objects:
         words = self.git.stdout.readline().split()
         if len(words) != 3:
             raise GitError(f"object {id} is missing")
-        return read(BytesIO(self.git.stdout.read(int(words[2]) + 1)[:-1]), max_size)  # a line end follows
+        blob = _Blob(self.git.stdout, int(words[2]))
+        data = read(blob, max_size)
+        while blob.read(_CHUNK):
+            pass  # what is too large is passed over
+        self.git.stdout.read(1)  # a line end follows
+        return data
+
+
+class _Blob:
+    """One object in the stream of many."""
+
+    def __init__(self, stream: IO[bytes], size: int) -> None:
+        self._stream = stream
+        self._left = size
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._stream.read(self._left if size < 0 else min(size, self._left))
+        self._left -= len(data)
+        return data
