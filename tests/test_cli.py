@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import FIXTURES, PROJECT
+from tests.test_xl import serving
 
 WEB = str(FIXTURES / "demo/web/domain.xml")
 BAD = str(FIXTURES / "errors/unknown-model/domain.xml")
@@ -48,6 +49,7 @@ def translator(*words: str, input: str | None = None) -> subprocess.CompletedPro
         (["follow", "guest.cfg"], 2, "error[T107]: cannot read 'guest.cfg'"),
         (["attach", "desk", "/no/such.xml"], 2, "error[T107]"),
         (["explain", "T301"], 0, ""),
+        (["sandbox", "--directory", "/no/such"], 2, "there is no directory '/no/such'"),
         (["explain", "T999"], 2, "there is no code 'T999'"),
         (["models", "piix3"], 2, "unknown model 'piix3'"),
         (["models", "--family", "scsi"], 2, "'scsi' is not one of"),
@@ -79,6 +81,21 @@ def test_a_line_that_a_plan_names_is_its_documents(tmp_path: Path) -> None:
     at = re.match(rf"{document}:(\d+):\d+: (warning.*)", translator("validate", document).stderr)
     assert at is not None
     assert translator("validate", plan).stderr.startswith(f"{plan}: {at[2]} (line {at[1]} of its document)\n")
+
+
+def test_a_fault_of_a_setting_that_is_asked_for_often_is_told_once() -> None:
+    done = translator("validate", "-", input="name = 'a'\nusb = 'yes'\n")
+    assert done.stderr.count("error[T118]: usb is 'yes', which is not a number") == 1
+
+
+def test_warnings_are_told_once(tmp_path: Path) -> None:
+    """A domain named by --name is planned twice: before it is looked for, and with its id."""
+    (tmp_path / "guest.cfg").write_text("name = 'hvm'\ntype = 'hvm'\nusbb = 1\n")
+    with serving(tmp_path) as host:
+        words = ("--name", "hvm", "--xenstore", host.xenstore, "--qmp", host.qmp, "--dry-run")
+        done = translator("apply", str(tmp_path / "guest.cfg"), *words)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("warning[T121]") == 1
 
 
 def test_an_input_that_cannot_be_read_is_told_of_once() -> None:

@@ -77,11 +77,14 @@ def command(
         async with host_of(connecting, journaling) as host:
             usbback = host.sysfs.has_driver("usbback")
             if connecting.name is not None:
-                document(None, usbback)  # a document that is refused has nothing to look for
+                plan_for(None, usbback)  # a document that is refused has nothing to look for
             await carry_out(document(await domid_at(host, connecting, planning.domid), usbback), host)
 
+    def plan_for(domid: int | None, usbback: bool) -> Plan:
+        return inputs.plan_of(data, source, msgspec.structs.replace(planning, domid=domid), max_size, usbback=usbback)
+
     def document(domid: int | None, usbback: bool) -> Plan:
-        made = inputs.plan_of(data, source, msgspec.structs.replace(planning, domid=domid), max_size, usbback=usbback)
+        made = plan_for(domid, usbback)
         report.warnings(made.diagnostics, source)
         if report.failed:
             raise DocumentError([])  # a warning, taken for an error and told

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 @options.reporting
 def command(files: tuple[str, ...], directory: Path | None, reporting: Reporting) -> None:
     """Run the embedded host until interrupted, with a guest for each document; print how to reach it."""
+    if directory is not None and not directory.is_dir():
+        inputs.usage(f"there is no directory {str(directory)!r}: make it first, or name none")
     report = reporting.report()
     plans = []
     for name, data in inputs.documents(files, report):

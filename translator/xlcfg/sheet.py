@@ -172,8 +172,10 @@ class Sheet:
     def fault(
         self, code: str, source: Source, message: str, help: str | None = None, element: str | None = None
     ) -> None:
-        """Note what is wrong; the file is then refused."""
-        self.faults.append(self._diagnostic(code, source, message, help, element, "error"))
+        """Note what is wrong, once however often the setting is asked for; the file is then refused."""
+        found = self._diagnostic(code, source, message, help, element, "error")
+        if found not in self.faults:
+            self.faults.append(found)
 
     def warn(
         self, code: str, source: Source, message: str, help: str | None = None, element: str | None = None
