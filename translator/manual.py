@@ -109,7 +109,7 @@ def _device_facts(kind: DeviceKind) -> Iterator[tuple[str, str]]:
         yield "speeds", ", ".join(kind.speeds)
     elif kind.family == "usb":
         yield "speeds", "those of the device that is passed through"
-    yield "ids", f"{kind.prefix}0, {kind.prefix}1, … unless the document has an alias"
+    yield "ids", f"{kind.prefix}0, {kind.prefix}1, … unless the document of a QEMU domain has an alias"
 
 
 def _since(knob: Knob) -> str:
