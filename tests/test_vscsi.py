@@ -215,6 +215,24 @@ def test_a_device_of_the_host_is_one_guests(bench: Any) -> None:
     asyncio.run(scenario())
 
 
+def test_of_two_guests_that_want_a_device_at_once_one_has_it(bench: Any) -> None:
+    async def scenario() -> None:
+        async with bench() as host:
+            client = await Xenstore.connect(host.socket)
+            await make_domain(client, DOMID + 1, name="other", uuid=UUID, guest="pv")
+            await client.close()
+            for plan in (plan_of(), plan_of(name="other", domid=DOMID + 1)):
+                await host.apply(plan)
+            wanted = [plan_of("node"), plan_of("node", name="other", domid=DOMID + 1)]
+            ended = await asyncio.gather(*map(host.apply, wanted), return_exceptions=True)
+            refused = [one for one in ended if isinstance(one, HostError)]
+            assert len(refused) == 1, ended
+            nodes = await host.nodes()
+            assert [value for path, value in nodes.items() if path.endswith("/p-dev")] == [PHYSICAL["node"]]
+
+    asyncio.run(scenario())
+
+
 def test_a_device_that_the_host_lacks(bench: Any, tmp_path: Path) -> None:
     async def scenario() -> None:
         async with bench() as host:

@@ -131,6 +131,12 @@ def record_device(domain: DomainIdentity, controller: Controller, device: Device
                 *guards(domain),
                 XenstoreOp(op="expect", path=f"{backend}/state", value=str(CONNECTED), why=live),
                 XenstoreOp(op="expect-absent", path=own, why=free),
+                XenstoreOp(
+                    op="expect-nowhere",
+                    path="/local/domain/0/backend/vscsi/*/*/vscsi-devs/*/p-dev",
+                    value=values["p-dev"],
+                    why=f"SCSI device {selector} is free",
+                ),
                 *nodes_of(own, values, permissions),
                 XenstoreOp(op="write", path=f"{backend}/state", value=str(RECONFIGURING)),
             )
