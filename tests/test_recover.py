@@ -7,6 +7,7 @@ nothing takes a PCI device away from a guest without an operating system. `pytes
 from __future__ import annotations
 
 import errno
+import os
 import random
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,6 +23,7 @@ from translator.errors import HostError, OutcomeUnknown, RollbackError
 from translator.execute import roll_back
 from translator.host import Performer
 from translator.hosts.xenstore import Xenstore
+from translator.journal import Journal
 from translator.plan import SysfsWrites, XenstoreOp
 from translator.recover import Recovered, recover
 from translator.state import State
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
     from tests.crashes import Way, When
     from tests.servers import Server
+    from translator.journal import Outcome
     from translator.outcome import StepEvent
     from translator.plan import Action, Step
 
@@ -308,6 +311,29 @@ def test_what_is_left_of_a_domain_that_is_gone_is_taken_away(bench: Any, tmp_pat
             nodes, devices, _ = await host.looks()
             assert [path for path in nodes if f"/{DOMID}/" in path and "/backend/" in path] == []
             assert devices == host.old[1]  # its QEMU is still there, and has nothing of ours
+            assert host.left() == []
+
+    run(scenario())
+
+
+@in_the_sandbox
+@pytest.mark.parametrize("outcome", ["done", "undone"])
+def test_an_apply_that_was_killed_at_its_very_end_is_told_as_it_ended(
+    bench: Any, outcome: Outcome, tmp_path: Path
+) -> None:
+    """It had noted how it ended, and had its journal still."""
+
+    async def scenario() -> None:
+        async with scene(bench, tmp_path / "state") as host, Crasher() as crasher:
+            assert (await crasher.run(host.bench, "apply", TEN, die=(ACTIONS - 1, "after"))).code == -9
+            (path,) = (tmp_path / "state").glob("*.journal")
+            ending = Journal(str(path), os.open(path, os.O_WRONLY), path.read_bytes(), remove=lambda: None)
+            ending.finish(outcome)
+            ending.close()
+            before = await host.looks()
+            (recovered,) = await host.recover()
+            assert (recovered.result, recovered.steps) == ("finished" if outcome == "done" else "rolled-back", ())
+            assert await host.looks() == before
             assert host.left() == []
 
     run(scenario())

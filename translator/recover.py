@@ -80,12 +80,12 @@ async def recover(
         raise found.content
     try:
         async with directory.lock(found.key, lock_timeout_s):
+            now = _again(directory, found) or found
             directory.clear(found.key)
-            again = next((one for one in directory.journals() if one.path == found.path), None)
-            if again is None:  # it was confirmed, or had begun nothing, or somebody else has just recovered it
-                result: Result = "kept" if found.confirmed else "rolled-back"
+            again = _again(directory, found)
+            if again is None:
                 return Recovered(
-                    domain=found.content.intent.domain, journal=found.path, result=result, whereabouts="same"
+                    domain=found.content.intent.domain, journal=found.path, result=_ended(now), whereabouts="same"
                 )
             journal = directory.open(again)
             try:
@@ -102,6 +102,18 @@ async def recover(
         # the journal stays, and so does what it tells of
         stuck = tuple(step.id for step in reversed(found.content.begun))
         raise RollbackError(error.code, error.message, error.help, error.source, stuck=stuck) from error
+
+
+def _again(directory: State, found: Found) -> Found | None:
+    return next((one for one in directory.journals() if one.path == found.path), None)
+
+
+def _ended(found: Found) -> Result:
+    """Tell how an apply ended that needs no recovery: its own end, or none as it had begun nothing."""
+    if found.confirmed:
+        return "kept"
+    done = not isinstance(found.content, RollbackError) and found.content.outcome == "done"
+    return "finished" if done else "rolled-back"
 
 
 async def _recover(
