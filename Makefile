@@ -46,6 +46,10 @@ deb:  ## a Debian package of what is committed, in build/deb; DEB_BUILD_PROFILES
 	mv build/deb/translator/packaging/debian build/deb/translator/debian
 	cd build/deb/translator && dpkg-buildpackage $(DPKG_FLAGS) -us -uc -b
 
+.PHONY: xen
+xen: $(VENV)/.test  ## boot a real Xen host in emulation and let real guests judge: all scenarios, or those that NAMES begin
+	$(RUN)/python -m tests.xenhost $(NAMES)
+
 .PHONY: system-packages
 system-packages:
 	@.ci/system-packages

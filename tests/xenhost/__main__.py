@@ -1,0 +1,76 @@
+"""Boot an emulated Xen host, install our wheel in it and run the scenarios: `python -m tests.xenhost [NAME…]`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+PROJECT = HERE.parent.parent
+
+# dom0 is Debian 12 on amd64, whatever we run on.
+DOM0_PYTHON = "3.11"
+DOM0_PLATFORMS = ("manylinux2014_x86_64", "manylinux_2_28_x86_64")
+
+
+def main() -> int:
+    """Return the exit code: 0 when every scenario passed."""
+    parser = argparse.ArgumentParser(prog="python -m tests.xenhost", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="run the scenarios whose names begin so")
+    parser.add_argument("--out", type=Path, help="keep report.json, logs and consoles in this folder")
+    parser.add_argument("--minutes", type=int, default=25, help="give up after so long")
+    arguments = parser.parse_args()
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        print("skipped: building a Xen host takes root and Debian's apt-get", file=sys.stderr)
+        return 0
+    with tempfile.TemporaryDirectory() as temporary:
+        job = Path(temporary, "job")
+        shutil.copytree(HERE / "job", job, ignore=shutil.ignore_patterns("__pycache__"))
+        install(job / "site")
+        out = arguments.out or Path(temporary, "out")
+        command = f"python3 -m job.scenarios {' '.join(arguments.names)}"
+        words = ["bash", str(HERE / "run.sh"), "-t", str(60 * arguments.minutes), "-o", str(out), "-c", str(job)]
+        code = subprocess.run([*words, command]).returncode
+        report = out / "report.json"
+        if not report.exists():
+            print(f"the host did not come to report: exit code {code}", file=sys.stderr)
+            return code or 1
+        print(table(json.loads(report.read_text())))
+        return code
+
+
+def install(site: Path) -> None:
+    """Install our wheel with its dependencies as dom0, which is offline, needs them."""
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    with tempfile.TemporaryDirectory() as wheels:
+        subprocess.run(
+            [*pip, "wheel", "--no-deps", "--wheel-dir", wheels, str(PROJECT), "pyxs>=0.4.1,<0.5"], check=True
+        )
+        ours = next(Path(wheels).glob("translator-*.whl"))
+        platforms = [f"--platform={platform}" for platform in DOM0_PLATFORMS]
+        what = ["--target", str(site), "--python-version", DOM0_PYTHON, *platforms, "--only-binary=:all:"]
+        subprocess.run([*pip, "install", *what, "--find-links", wheels, str(ours)], check=True)
+
+
+def table(verdicts: list[dict[str, Any]]) -> str:
+    """Return the report as docs/xen.md shows it."""
+    lines = ["| scenario | what holds | seconds | verdict |", "|---|---|---|---|"]
+    for verdict in verdicts:
+        word = "passed" if verdict["passed"] else "FAILED"
+        lines.append(f"| {verdict['name']} | {verdict['claim']} | {verdict['seconds']:.0f} | {word} |")
+    lines += ["", "| command | seconds in dom0 | xenstore operations |", "|---|---|---|"]
+    for verdict in verdicts:
+        for command, seconds, operations in verdict["figures"]:
+            lines.append(f"| {verdict['name']}: `{command}` | {seconds:.1f} | {operations} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,318 @@
+"""What a real Xen host and real guests make of us; run in dom0: `python3 -m job.scenarios [NAME…]`.
+
+The hardware, see README.md one folder up: a stick at 2-1, a tablet at 1-2, a hub at 1-3 with a keyboard and a second
+stick at 1-3.2.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import sys
+import time
+from pathlib import Path
+
+from .harness import ClaimError, Done, Guest, begun, guest, main, same, scenario, sh, translator, tree, usb_tree
+
+STICK = "46f4:0001"
+STATE = "/tmp/state"
+
+
+def controller(model: str, index: int = 0, ports: int | None = None) -> str:
+    """Return the element of a controller."""
+    more = "" if ports is None else f" ports='{ports}'"
+    return f"<controller type='usb' index='{index}' model='{model}'{more}/>"
+
+
+def by_number(bus: int, device: int, controller: int = 0, port: int | None = None) -> str:
+    """Return the element of a host device by its bus and device number."""
+    place = "" if port is None else f"<address type='usb' bus='{controller}' port='{port}'/>"
+    return (
+        "<hostdev mode='subsystem' type='usb'><source>"
+        f"<address bus='{bus}' device='{device}'/></source>{place}</hostdev>"
+    )
+
+
+def by_path(path: str) -> str:
+    """Return the element of a host device by the port that it is plugged into."""
+    bus, _, port = path.partition("-")
+    return f"<hostdev mode='subsystem' type='usb'><source><address bus='{bus}' port='{port}'/></source></hostdev>"
+
+
+def number_of(path: str) -> tuple[int, int]:
+    """Return bus and device number of the host device at a port path, such as 2-1."""
+    root = f"/sys/bus/usb/devices/{path}"
+    with open(f"{root}/busnum") as bus, open(f"{root}/devnum") as device:
+        return int(bus.read()), int(device.read())
+
+
+def apply(one: Guest, document: Path, *options: str) -> Done:
+    """Apply a document to a guest."""
+    return translator("apply", str(document), "--domid", str(one.domid), "--state", STATE, *options)
+
+
+def seen(one: Guest) -> tuple[list[tuple[int, str]], list[tuple[str, int, str]]]:
+    """Return the guest's controllers (index, model) and devices (kind, controller, port), as we observe them."""
+    observed = json.loads(translator("observe", "--domid", str(one.domid), "--format", "json").check().out)
+    return (
+        [(each["index"], each["model"]) for each in observed["controllers"]],
+        [(each["kind"], each["controller"], each["port"]) for each in observed["devices"]],
+    )
+
+
+def expect(found: object, wanted: object) -> None:
+    """Fail unless both are the same."""
+    if found != wanted:
+        raise ClaimError(f"found {found!r}, wanted {wanted!r}")
+
+
+@scenario
+def pv_two_devices() -> list[Done]:
+    """A PV guest gets a controller with two host devices, sees both, and a second apply changes nothing; one is
+    detached, and an empty document applied with --prune leaves the store as it was."""
+    with guest("pv3") as pv:
+        before = usb_tree(pv.domid)
+        document = pv.document(controller("qusb2", ports=4), by_path("2-1"), by_number(*number_of("1-3.2"), port=3))
+        first = apply(pv, document).check(says="pv3 matches")
+        pv.sees(STICK)
+        pv.sees(STICK)
+        listed = sh("xl", "usb-list", "pv3").check()
+        if "qusb" not in listed.out or listed.out.count("Device 0") != 2:
+            raise ClaimError(f"xl usb-list shows something else:\n{listed.out}")
+        second = apply(pv, document).check(says="no change")
+        expect(seen(pv), ([(0, "qusb2")], [("hostdev", 0, "1"), ("hostdev", 0, "3")]))
+        one = translator("detach", "pv3", "0:1", "--state", STATE).check()
+        pv.loses(STICK)
+        expect(seen(pv)[1], [("hostdev", 0, "3")])
+        pruned = apply(pv, pv.document(), "--prune").check()
+        pv.loses(STICK)
+        same(before, usb_tree(pv.domid))
+        return [first, second, one, pruned]
+
+
+@scenario
+def pv_without_device_model() -> list[Done]:
+    """A PV guest without a device model is refused qusb before anything is written."""
+    with guest("pv1") as pv:
+        before = tree()
+        document = pv.document(controller("qusb2", ports=4))
+        refused = apply(pv, document).check(4, "T423")
+        same(before, tree())
+        return [refused]
+
+
+@scenario
+def pv_without_usbback() -> list[Done]:
+    """A kernel without usbback leaves nothing of a refused xenusb2 behind."""
+    with guest("pv1") as pv:
+        before = tree()
+        document = pv.document(controller("xenusb2", ports=4))
+        refused = apply(pv, document).check(4)
+        same(before, tree())
+        return [refused]
+
+
+@scenario
+def pvh_qusb() -> list[Done]:
+    """A PVH guest, which has no controller of QEMU's, gets a second one of qusb, and a device on it."""
+    with guest("pvh2") as pvh:
+        document = pvh.document(controller("qusb2", 0, ports=4), controller("qusb1", 1, ports=2), by_path("2-1"))
+        first = apply(pvh, document).check(says="pvh2 matches")
+        pvh.sees(STICK)
+        emulated = pvh.document(controller("nec-xhci", 2))
+        apply(pvh, emulated).check(3, "has no emulated USB")
+        return [first]
+
+
+@scenario
+def hvm_controllers() -> list[Done]:
+    """An HVM guest gets xhci, ehci and piix3-uhci hot-plugged with a tablet and a stick, gives the stick back, and
+    has its xhci replaced by a qusb controller."""
+    with guest("hvm1") as hvm:
+        tablet = "<input type='tablet' bus='usb'><address type='usb' bus='1' port='1'/></input>"
+        kept = (controller("piix3-uhci", 1), controller("ehci", 2), tablet)
+        document = hvm.document(controller("nec-xhci", 0), *kept, by_number(*number_of("2-1"), controller=0, port=1))
+        first = apply(hvm, document).check(says="hvm1 matches")
+        hvm.sees(STICK)
+        second = apply(hvm, document).check(says="no change")
+        detached = translator("detach", "hvm1", "0:1", "--state", STATE).check()
+        hvm.loses(STICK)
+        replaced = hvm.document(
+            controller("qusb2", 0, ports=4), *kept, by_number(*number_of("2-1"), controller=0, port=1)
+        )
+        exchanged = apply(hvm, replaced, "--replace", "--timeout", "60").check(says="the guest sees")
+        hvm.sees(STICK)
+        expect(seen(hvm)[0], [(0, "qusb2"), (1, "piix3-uhci"), (2, "ehci")])
+        return [first, second, detached, exchanged]
+
+
+@scenario
+def xl_sees_and_detaches_ours() -> list[Done]:
+    """What we attach, xl lists and detaches, and nothing is left of it."""
+    with guest("pv3") as pv:
+        before = usb_tree(pv.domid)
+        document = pv.document(controller("qusb2", ports=2), by_number(*number_of("2-1"), port=1))
+        ours = apply(pv, document).check()
+        pv.sees(STICK)
+        detach = sh("xl", "usbdev-detach", "pv3", "0", "1").check()
+        pv.loses(STICK)
+        sh("xl", "usbctrl-detach", "pv3", "0").check()
+        same(before, usb_tree(pv.domid))
+        return [ours, detach]
+
+
+@scenario
+def we_see_what_xl_attached() -> list[Done]:
+    """What xl attaches, we observe, and an apply of the same changes nothing."""
+    with guest("pv3") as pv:
+        bus, device = number_of("2-1")
+        made = sh("xl", "usbctrl-attach", "pv3", "type=qusb", "version=2", "ports=2").check()
+        given = sh("xl", "usbdev-attach", "pv3", f"hostbus={bus}", f"hostaddr={device}").check()
+        pv.sees(STICK)
+        seen = json.loads(translator("observe", "--domid", str(pv.domid), "--format", "json").check().out)
+        found = (
+            [(one["model"], one["ports"]) for one in seen["controllers"]],
+            [one["port"] for one in seen["devices"]],
+        )
+        if found != ([("qusb2", 2)], ["1"]):
+            raise ClaimError(f"observe shows {found}")
+        document = pv.document(controller("qusb2", ports=2), by_number(bus, device, port=1))
+        again = apply(pv, document).check(says="no change")
+        return [made, given, again]
+
+
+@scenario
+def race_for_a_port() -> None:
+    """When xl and we go for one port at the same time, it holds one device, and who says that it is his is right."""
+    with guest("pv3") as pv:
+        bus, device = number_of("1-3.2")
+        sh("xl", "usbctrl-attach", "pv3", "type=qusb", "version=2", "ports=1").check()
+        document = pv.document(controller("qusb2", ports=1), by_path("2-1"))
+        ours = begun("apply", str(document), "--domid", str(pv.domid), "--state", STATE)
+        sh("xl", "usbdev-attach", "pv3", f"hostbus={bus}", f"hostaddr={device}", "controller=0", "port=1")
+        code = ours.wait(300)
+        held = sh("xenstore-read", f"/local/domain/0/backend/qusb/{pv.domid}/0/port/1").check().out.strip()
+        expect((code, held), (0, "2-1") if code == 0 else (4, "1-3.2"))
+
+
+def killed(one: Guest, document: Path) -> None:
+    """Begin an apply and kill it within a second of its first step."""
+    shutil.rmtree(STATE, ignore_errors=True)
+    running = begun("apply", str(document), "--domid", str(one.domid), "--state", STATE)
+    while running.poll() is None and not list(Path(STATE).rglob("*.journal")):
+        time.sleep(0.05)
+    time.sleep(random.random())
+    running.kill()
+    running.wait()
+
+
+@scenario
+def killed_and_rolled_back() -> list[Done]:
+    """An apply is killed on its way, and recover leaves the store and the guest as they were."""
+    with guest("pv3") as pv:
+        before = usb_tree(pv.domid)
+        killed(pv, pv.document(controller("qusb2", ports=4), by_path("2-1"), by_path("1-3.2")))
+        recovered = translator("recover", "--state", STATE).check()
+        same(before, usb_tree(pv.domid))
+        translator("recover", "--list", "--state", STATE).check()
+        return [recovered]
+
+
+@scenario
+def killed_and_resumed() -> list[Done]:
+    """An apply is killed on its way, and recover --resume ends with what was asked for."""
+    with guest("pv3") as pv:
+        document = pv.document(controller("qusb2", ports=4), by_path("2-1"), by_path("1-3.2"))
+        killed(pv, document)
+        resumed = translator("recover", "--resume", "--state", STATE).check()
+        pv.sees(STICK)
+        pv.sees(STICK)
+        apply(pv, document).check(says="no change")
+        return [resumed]
+
+
+@scenario
+def destroyed_on_the_way() -> None:
+    """A guest is destroyed while an apply runs, and neither its successor nor the store inherits anything."""
+    with guest("pv3") as pv:
+        document = pv.document(controller("qusb2", ports=4), by_path("2-1"))
+        shutil.rmtree(STATE, ignore_errors=True)
+        running = begun("apply", str(document), "--domid", str(pv.domid), "--state", STATE)
+        while running.poll() is None and not list(Path(STATE).rglob("*.journal")):
+            time.sleep(0.05)
+        sh("xl", "destroy", "pv3")
+        if running.wait(300) not in (0, 4, 5):
+            raise ClaimError(f"exit code {running.returncode}")
+        translator("recover", "--state", STATE).check()
+        left = [line for line in tree() if f"/{pv.domid}/" in line and ("vusb" in line or "qusb" in line)]
+        expect(left, [])
+
+
+@scenario
+def pv_follow_a_replug() -> None:
+    """A stick that is pulled and plugged in again comes back to its guest by itself, named by its serial number, and
+    so does the other one, which the backend loses on the way."""
+    with guest("pv3") as pv:
+        by_serial = (
+            "<hostdev mode='subsystem' type='usb'><source><serial>XENSTICK01</serial></source>"
+            "<address type='usb' bus='0' port='1'/></hostdev>"
+        )
+        document = pv.document(controller("qusb2", ports=4), by_serial, by_path("1-3.2"))
+        apply(pv, document).check()
+        pv.sees(STICK)
+        pv.sees(STICK)
+        following = begun("follow", str(document), "--state", STATE)
+        time.sleep(20)  # it says nothing once it listens
+        sh("hostmon", "device_del stick1").check()
+        pv.loses(STICK)
+        time.sleep(5)
+        again = "device_add usb-storage,bus=xhci.0,port=1,drive=u1,serial=XENSTICK01,id=stick1b"
+        sh("hostmon", again).check()
+        pv.wait(rf"USB \+\S+ {STICK}.*XENSTICK01")
+        following.terminate()
+        expect(following.wait(60), 0)
+        expect(len(seen(pv)[1]), 2)
+        sh("hostmon", "device_del stick1b").check()
+        time.sleep(5)
+        sh("hostmon", again.replace("stick1b", "stick1")).check()
+
+
+@scenario
+def pv_our_xl() -> list[Done]:
+    """Our xl verbs do as xl's, and print what xl prints."""
+    with guest("pv3") as pv:
+        before = usb_tree(pv.domid)
+        bus, device = number_of("2-1")
+        ours = ("xl", "usbctrl-attach", "pv3", "type=qusb", "version=2", "ports=3")
+        made = translator(*ours).check()
+        given = translator("xl", "usbdev-attach", "pv3", f"hostbus={bus}", f"hostaddr={device}").check()
+        pv.sees(STICK)
+        listed = translator("xl", "usb-list", "pv3").check()
+        expect(listed.out, sh("xl", "usb-list", "pv3").check().out)
+        taken = translator("xl", "usbdev-detach", "pv3", "0", "1").check()
+        pv.loses(STICK)
+        translator("xl", "usbctrl-detach", "pv3", "0").check()
+        same(before, usb_tree(pv.domid))
+        return [made, given, listed, taken]
+
+
+@scenario
+def pv_hook() -> None:
+    """libvirt's hook refuses before a start what cannot be, gives a started guest its PVUSB, and cleans up."""
+    with guest("pv3") as pv:
+        bad = pv.document(controller("xenusb3"))
+        words = ("hook", "--state", STATE, "pv3")
+        translator(*words, "prepare", "begin", "-", input=bad.read_text()).check(3)
+        document = pv.document(controller("qusb2", ports=2), by_path("2-1")).read_text()
+        document = document.replace("<domain type='xen'>", f"<domain type='xen' id='{pv.domid}'>")
+        translator(*words, "prepare", "begin", "-", input=document).check()
+        translator(*words, "started", "begin", "-", input=document).check()
+        pv.sees(STICK)
+        sh("xl", "destroy", "pv3").check()
+        translator(*words, "release", "end", "-", input=document).check()
+        expect(usb_tree(pv.domid), [])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
