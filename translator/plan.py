@@ -445,6 +445,9 @@ def _inconsistencies(plan: Plan) -> Iterator[str]:
         for action in (step.action, step.undo):
             if isinstance(action, QmpCommand) and action.execute == "device_del" and "id" not in action.arguments:
                 yield f"step {step.id} deletes a device without an id"
+    from translator.bounds import strays
+
+    yield from strays(plan.steps, topology.domain.domid)
 
 
 def _damaged(message: str) -> PlanError:
