@@ -66,7 +66,7 @@ def test_exit_codes(words: list[str], code: int, says: str) -> None:
     assert (done.returncode, says in done.stderr) == (code, True), done.stderr
 
 
-@pytest.mark.parametrize("words", [("/no/such.xml", WEB), (WEB, BAD), ("tests", "fixtures/demo"), ("--live", BAD)])
+@pytest.mark.parametrize("words", [("/no/such.xml", WEB), (WEB, BAD), ("docs", "fixtures/demo"), ("--live", BAD)])
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_what_could_not_be_compared_is_not_said_to_be_the_same(words: tuple[str, ...], form: str) -> None:
     done = translator("diff", "--format", form, *words)
