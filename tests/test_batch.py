@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -82,3 +83,15 @@ def test_no_more_is_on_the_way_than_is_soon_wanted() -> None:
 def test_an_error_comes_whole_from_another_process(error: translator.TranslatorError) -> None:
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
+
+
+class _Killed(ThreadPoolExecutor):
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_exception(BrokenProcessPool("A process in the process pool was terminated abruptly"))
+        return future
+
+
+def test_a_process_that_was_killed_is_told_of() -> None:
+    with _Killed() as pool, pytest.raises(HostError, match="T429"):
+        list(translator.plan_many([GOOD], pool))

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from translator.domain import MAX_SIZE
-from translator.errors import TranslatorError
+from translator.errors import HostError, TranslatorError
 from translator.plan import is_plan
 
 if TYPE_CHECKING:
@@ -48,6 +48,9 @@ def plan_many(
 
     A document that is refused or cannot be read is a result with an `error`. Whoever stops taking results, or is
     interrupted, leaves nothing running.
+
+    Raises:
+        HostError: T429, a process of the pool was killed.
     """
     names = (os.fspath(path) for path in paths)
     with _pool(executor) as pool:
@@ -59,10 +62,23 @@ def plan_many(
                     under_way.append(pool.submit(_plan_chunk, chunk, max_size, options))
                 if not under_way:
                     return
-                yield from under_way.popleft().result()
+                yield from _results(under_way.popleft())
         finally:
             for future in under_way:
                 future.cancel()
+
+
+def _results(future: Future[list[Planned]]) -> list[Planned]:
+    from concurrent.futures import BrokenExecutor
+
+    try:
+        return future.result()
+    except BrokenExecutor as error:
+        raise HostError(
+            "T429",
+            "a process that plans has ended, and what it was planning is lost",
+            "something has killed it, perhaps for want of memory; with --jobs 1 it is seen at which document",
+        ) from error
 
 
 @contextmanager

@@ -627,6 +627,11 @@ CATALOG: dict[str, Entry] = {
         "and the new one does not inherit it.",
         "a toolstack that was killed while it destroyed a domain",
     ),
+    "T429": Entry(
+        "a process has ended",
+        "One of the processes that `--jobs` started was killed. What was printed before is whole.",
+        "translator plan --jobs 8 domains/",
+    ),
     "T430": Entry(
         "monitor busy",
         "A QEMU monitor serves one client at a time, and another one holds it: a libvirt, a socat left open. Where "

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from translator.domain import PciAddress, PciPlug
     from translator.pci import Board
 
-_VIRTIO = frozenset({"virtio", "virtio-non-transitional"})
 # Models that libvirt knows and that are conventional; a model that it does not know it takes for PCI Express.
 _CONVENTIONAL_NETS = frozenset(
     {"rtl8139", "e1000", "virtio-transitional", "netfront", "lan9118", "smc91c111", "vlance", "vmxnet", "vmxnet2"}
@@ -216,13 +215,3 @@ def _disk_bus(disk: _Element) -> str:
     name = _sub(disk, "target", "dev") or ""
     prefixes = {"vd": "virtio", "sd": "scsi", "hd": "ide"}
     return prefixes.get(name[:2], "")
-
-
-def _disk_number(disk: _Element) -> int:
-    """Return the number in a disk's name: 0 for sda, 26 for sdaa."""
-    number = 0
-    for letter in (_sub(disk, "target", "dev") or "")[2:]:
-        if not "a" <= letter <= "z":
-            break
-        number = number * 26 + ord(letter) - ord("a") + 1
-    return max(number - 1, 0)

@@ -112,10 +112,6 @@ def _device_facts(kind: DeviceKind) -> Iterator[tuple[str, str]]:
     yield "ids", f"{kind.prefix}0, {kind.prefix}1, … unless the document of a QEMU domain has an alias"
 
 
-def _since(knob: Knob) -> str:
-    return knob.since or f"{OLDEST_QEMU} or before"
-
-
 def _default(knob: Knob) -> str:
     if knob.default is None:
         return "-"

@@ -124,7 +124,7 @@ def _abreast(
     from concurrent.futures import ProcessPoolExecutor
 
     options = msgspec.structs.asdict(planning) | {"usbback": bool(planning.usbback)}
-    with ProcessPoolExecutor(jobs) as pool:
+    with report.document(None), ProcessPoolExecutor(jobs) as pool:
         for name, made, error in translator.plan_many(
             inputs.names(files, report), pool, max_size=max_size, **options
         ):
