@@ -134,6 +134,14 @@ def test_a_controller_keeps_its_function_when_it_moves_to_another_device_model()
     assert places[0] == places[1]
 
 
+def test_a_guest_does_not_notice_who_emulates_its_controllers() -> None:
+    document = guest("".join(f"<controller type='usb' index='{n}' model='nec-xhci'/>" for n in range(2)))
+    delta = translator.diff(plan_of(document, "single"), plan_of(document, "per-controller"))
+    assert not delta.guest_visible
+    assert [change.id for change in delta.changes] == ["domain", "controller:usb:0", "controller:usb:1"]
+    assert delta.requires == "restart"  # another set of emulators has to be started
+
+
 # The command line
 
 
