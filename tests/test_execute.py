@@ -267,3 +267,41 @@ def test_an_event_loop_that_is_torn_down_leaves_the_host_as_it_was(moment: str) 
         return host
 
     assert lasting(asyncio.run(run()).effects) == []
+
+
+def test_device_models_are_served_at_the_same_time() -> None:
+    """Each model's first step ends when the other's has begun: one after the other, neither would."""
+    steps = [
+        Step(
+            id=f"controller:usb:{number}",
+            stage="attach",
+            device_model=model,
+            action=QmpCommand("device_add", {"id": model}),
+            undo=QmpCommand("device_del", {"id": model}),
+            undo_reason=None,
+            why="",
+            source=None,
+        )
+        for number, model in enumerate(("one", "other"))
+    ]
+
+    class Meeting:
+        def __init__(self) -> None:
+            self.begun = {"one": asyncio.Event(), "other": asyncio.Event()}
+
+        async def perform(self, action: Action, device_model: str | None) -> None:
+            self.begun[device_model or ""].set()
+            async with asyncio.timeout(2):
+                for event in self.begun.values():
+                    await event.wait()
+
+        async def in_effect(self, action: Action, device_model: str | None) -> bool:
+            raise AssertionError("nothing was lost")
+
+    async def scenario() -> None:
+        async def verify() -> None:
+            pass
+
+        await execute(steps, Meeting(), verify=verify)
+
+    asyncio.run(scenario())
