@@ -16,9 +16,9 @@ import translator
 from tests.conftest import cases
 from tests.domains import random_domain
 from translator.delta import Delta
-from translator.diff import subject
 from translator.hosts.sandbox import Sandbox
 from translator.normalize import normalize
+from translator.subjects import subject
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,7 +14,7 @@ from lxml import etree
 import translator
 from tests.conftest import FIXTURES, cases
 from translator import picture
-from translator.diff import subject
+from translator.subjects import subject
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,7 +16,8 @@ import translator
 from tests.conftest import FIXTURES, PROJECT, cases
 from translator import render
 from translator.models import CANONICAL, MODELS, NAMES, ControllerKind
-from translator.plan import PLACEHOLDER, LaunchOption, QmpCommand, Transaction
+from translator.placeholders import PLACEHOLDER
+from translator.plan import LaunchOption, QmpCommand, Transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable

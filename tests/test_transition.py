@@ -13,12 +13,12 @@ from tests.servers import Qemu, require
 from tests.test_apply import DOMID, bench, plan_of, run
 from translator import render
 from translator.compile import compile_plan
-from translator.diff import subject
 from translator.errors import HostError
 from translator.hosts.qmp import Qmp
 from translator.observe import Observation
 from translator.plan import LaunchOption, Transaction, Wait
 from translator.removal import removal
+from translator.subjects import subject
 
 if TYPE_CHECKING:
     from pathlib import Path

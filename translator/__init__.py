@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
 
-import translator.diff  # noqa: F401 - imported later, the module would take the place of the function of its name
 from translator.compile import compile_plan
 from translator.domain import MAX_SIZE, Domain
 from translator.errors import (
@@ -84,10 +83,6 @@ _LATE = {
     "StepEvent": "translator.outcome",
     "plan_many": "translator.batch",
 }
-
-
-# The module `diff` shares its name with the function below: imported later, it would take the function's place.
-import_module("translator.diff")
 
 
 def __getattr__(name: str) -> Any:

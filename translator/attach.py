@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from translator.apply import bring_about
 from translator.binding import domid_of, own_drivers
-from translator.diff import subject
 from translator.errors import DocumentError, HostError
 from translator.fragment import read_fragment, spell, unplaced
 from translator.hotplug import Wanted, find_element, find_part, with_devices, without_devices
 from translator.layouts import USBBACK
 from translator.observe import observe
+from translator.subjects import subject
 from translator.topology import PRIMARY, Controller
 from translator.transition import Policy
 

@@ -10,7 +10,7 @@ import msgspec
 from translator.errors import Diagnostic, HostError
 from translator.hosts.scsi import find
 from translator.layouts import CLOSED, USBBACK
-from translator.plan import node_name
+from translator.placeholders import node_name
 from translator.topology import PRIMARY
 
 if TYPE_CHECKING:

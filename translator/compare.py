@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from translator import facts
+from translator.changes import same_host_device
 from translator.compile import launch_only
 from translator.delta import Change, Delta, Field
-from translator.diff import same_host_device, subject
+from translator.subjects import subject
 from translator.topology import NIL_UUID, Controller, Device, HostDevice, port_key
 
 if TYPE_CHECKING:

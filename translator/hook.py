@@ -17,7 +17,8 @@ import msgspec
 from translator.binding import own_drivers
 from translator.errors import HostError
 from translator.layouts import USBBACK
-from translator.plan import Plan, XenstoreOp, node_name
+from translator.placeholders import node_name
+from translator.plan import Plan, XenstoreOp
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

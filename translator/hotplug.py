@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from translator.changes import same_host_device
 from translator.choose import choose_port
 from translator.compile import compile_plan
 from translator.consistency import check
-from translator.diff import same_host_device, subject
 from translator.errors import Diagnostic, DocumentError, HostError
 from translator.findings import Findings
 from translator.fragment import unplaced
@@ -23,7 +23,7 @@ from translator.hosts.sysfs import fits
 from translator.layouts import CONNECTED, layout_named
 from translator.peripherals import Peripherals
 from translator.resolve import resolve
-from translator.subjects import stands_on
+from translator.subjects import stands_on, subject
 from translator.topology import Controller, Device
 
 if TYPE_CHECKING:

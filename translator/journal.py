@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
 import msgspec
 
 from translator.errors import RollbackError
-from translator.plan import Step, step_from_wire, step_to_wire
+from translator.plan import Step, step_to_wire
+from translator.plan_file import step_from_wire
 from translator.topology import DomainIdentity
 
 if TYPE_CHECKING:

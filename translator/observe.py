@@ -13,7 +13,7 @@ from translator.families import Placed, families
 from translator.hosts.sysfs import fits
 from translator.layouts import CONNECTED, INIT_WAIT, INITIALISED, UNKNOWN, USBBACK, emulators, layout_named
 from translator.models import CANONICAL, DEVICE_DRIVERS, DEVICE_KINDS, DRIVERS, XEN_MACHINES, ControllerKind
-from translator.plan import node_name
+from translator.placeholders import node_name
 from translator.topology import (
     PRIMARY,
     Companion,

@@ -12,8 +12,8 @@ import tempfile
 from typing import TYPE_CHECKING
 
 from translator import escape, picture
-from translator.diff import subject
 from translator.review import SIGNS, Tally, facts, headline, noticed_first
+from translator.subjects import subject
 from translator.topology import Controller, Device
 
 if TYPE_CHECKING:

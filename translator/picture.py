@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from translator import escape
-from translator.diff import subject
+from translator.subjects import subject
 from translator.topology import Controller, Device, port_key
 
 if TYPE_CHECKING:

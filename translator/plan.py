@@ -9,49 +9,27 @@ never written a second time. An action is one of
     SysfsWrites   writes to files below /sys                              target `sysfs`
     LaunchOption  what only QEMU's command line can say                   target `option`
 
-Placeholders stand in a plan for what only a host knows; `bind` puts the facts in their place:
-
-    ${domid}                  the domain's id
-    ${backend_domid:NAME}     the id of the backend domain NAME
-    ${qmp:NAME}               the socket of device model NAME's monitor
-    ${hostdev:SELECTOR:FACT}  FACT of the host device that SELECTOR names, as `words` reads it
-
-FACT is one of
-
-    bus, device               its numbers; bus4 and device4 in four hexadecimal digits, xbus and xdevice in as few
-    path, node                its host port path, and its character device; path_node is the path as xenstore takes it
-    interface, driver         the name of an interface of it, and the driver that this had before it was given away;
-                              interface_node is the name as xenstore takes it
-
-An operation or a write that names an interface stands for one for each interface, and one that names the driver
-for one for each interface that has one.
+Where a fact of the host is needed, a placeholder stands; `placeholders` puts the facts in. `plan_file` reads what
+is written here.
 """
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from translator import chardev
-from translator.errors import Diagnostic, PlanError, Severity, Source
-from translator.models import MODELS
+from translator.errors import Diagnostic, Source
 from translator.topology import (
-    DEVICE_MODEL_NAME,
-    Controller,
-    Device,
-    DeviceModel,
-    DomainIdentity,
     HostDevice,
-    Layout,
     Topology,
     Untranslated,
     Value,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Mapping
 
     from translator.hosts.scsi import ScsiFacts
 
@@ -155,6 +133,10 @@ TARGETS: Mapping[type[Action], Target] = {
     SysfsWrites: "sysfs",
     LaunchOption: "option",
 }
+# How many parts of a step's id name its subject.
+_SUBJECT_PARTS = {"controller": 3, "device": 4, "device-model": 2}
+# What a plan says of a diagnostic.
+_DIAGNOSTIC = ("code", "severity", "message", "help", "line", "column", "element")
 # What a QMP command is on the command line.
 _OPTIONS = {"device_add": "-device", "chardev-add": "-chardev", "blockdev-add": "-blockdev"}
 
@@ -208,7 +190,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     def to_json(self) -> str:
         """Return the contract's JSON: keys in its order, two-space indent, one trailing newline."""
-        return _to_text(_to_wire(self))
+        return msgspec.json.format(msgspec.json.encode(to_wire(self)), indent=2).decode() + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Plan:
@@ -217,19 +199,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             PlanError: the text is not JSON, of another format, or lacks something; the message has the path.
         """
-        try:
-            head = msgspec.json.decode(text, type=_WireHead)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise _damaged(f"this is not a plan: {error}") from error
-        if head.format != FORMAT:
-            raise _damaged(f"the plan's format is {head.format!r}, and this version reads {FORMAT!r}")
-        try:
-            plan = _from_wire(msgspec.json.decode(text, type=_WirePlan))
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise _damaged(f"the plan is damaged: {error}") from error
-        for fault in _inconsistencies(plan):
-            raise _damaged(f"the plan is damaged: {fault}")
-        return plan
+        from translator.plan_file import read
+
+        return read(text)
 
     def bind(
         self,
@@ -250,70 +222,22 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             PlanError: the plan is bound to another domid.
         """
-        bound_to = self.topology.domain.domid
-        if domid is not None and bound_to not in (None, domid):
-            raise PlanError(
-                [
-                    Diagnostic(
-                        code="T111",
-                        message=f"the plan is for domain {bound_to}, and cannot be bound to domain {domid}",
-                        help="make it again from the document, with the domid that is meant or with none",
-                    )
-                ]
-            )
-        facts: dict[str, str] = {}
-        if domid is not None:
-            facts["domid"] = str(domid)
-        facts |= {f"qmp:{name}": path for name, path in (qmps or {}).items()}
-        for name, backend in (backends or {}).items():
-            facts[f"backend_domid:{name}"] = str(backend)
-        for selector, found in (hostdevs or {}).items():
-            facts |= {f"hostdev:{selector}:{fact}": value for fact, value in _facts(found).items()}
-        for selector, known in (scsi or {}).items():
-            facts |= {
-                f"scsi:{selector}:pdev": known.physical,
-                f"scsi:{selector}:name": known.name,
-                f"scsi:{selector}:sg": known.generic or "",
-            }
-        spread = self
-        if hostdevs or interfaces:
+        from translator.placeholders import bind
 
-            def told(action: Action) -> Action:
-                return _spread(_known(action, hostdevs or {}), interfaces or {})
-
-            steps = (
-                msgspec.structs.replace(step, action=told(step.action), undo=step.undo and told(step.undo))
-                for step in self.steps
-            )
-            spread = msgspec.structs.replace(self, steps=tuple(steps))
-        bound = _from_wire(msgspec.convert(_substitute(msgspec.to_builtins(_to_wire(spread)), facts), _WirePlan))
-        topology = bound.topology
-        identity = topology.domain
-        if domid is not None:
-            identity = msgspec.structs.replace(identity, domid=domid)
-        controllers = tuple(
-            msgspec.structs.replace(controller, backend=backends[controller.backend])
-            if backends and isinstance(controller.backend, str) and controller.backend in backends
-            else controller
-            for controller in topology.controllers
+        return bind(
+            self,
+            domid=domid,
+            backends=backends or {},
+            qmps=qmps or {},
+            hostdevs=hostdevs or {},
+            interfaces=interfaces or {},
+            scsi=scsi or {},
         )
-        devices = tuple(
-            msgspec.structs.replace(device, host=hostdevs[device.host.selector])
-            if hostdevs and device.host and device.host.selector in hostdevs
-            else device
-            for device in topology.devices
-        )
-        devices = tuple(
-            msgspec.structs.replace(device, scsi=scsi[device.scsi.selector].device)
-            if scsi and device.scsi and device.scsi.selector in scsi
-            else device
-            for device in devices
-        )
-        topology = msgspec.structs.replace(topology, domain=identity, controllers=controllers, devices=devices)
-        return msgspec.structs.replace(bound, topology=topology)
 
     def placeholders(self) -> tuple[str, ...]:
         """Return what the plan still needs to know of its host, sorted: `domid`, `hostdev:1.8:path`, …"""
+        from translator.placeholders import PLACEHOLDER
+
         return tuple(sorted(set(PLACEHOLDER.findall(self.to_json()))))
 
 
@@ -322,183 +246,24 @@ def is_plan(data: bytes) -> bool:
     return data[:1000].lstrip()[:1] == b"{"
 
 
-PLACEHOLDER = re.compile(r"\$\{([^}]*)\}")
-
-
-def _facts(device: HostDevice) -> dict[str, str]:
-    """Return what is known of a device; one that was pulled is known by what a record says of it."""
-    found: dict[str, str] = {}
-    if device.path is not None:
-        found |= {"path": device.path, "path_node": node_name(device.path)}
-    for name, number in (("bus", device.bus), ("device", device.device)):
-        if number is not None:
-            found |= {name: str(number), f"{name}4": f"{number:04x}", f"x{name}": f"{number:x}"}
-    if device.bus is not None and device.device is not None:
-        found["node"] = device.node
-    return found
-
-
-def node_name(name: str) -> str:
-    """Return sysfs' name of a device or interface as a xenstore node's. Source: usbintf_get (libxl_usb.c)."""
-    return name.replace(".", "_").replace(":", "@")
-
-
-def _spread(action: Action, interfaces: Mapping[str, Mapping[str, str | None]]) -> Action:
-    """Put each interface of a device in the place of those operations and writes that stand for one."""
-    if isinstance(action, Transaction):
-        return msgspec.structs.replace(action, transaction=tuple(_for_each(action.transaction, interfaces)))
-    if isinstance(action, SysfsWrites):
-        return SysfsWrites(tuple(_for_each(action.writes, interfaces)))
-    return action
-
-
-_Part = TypeVar("_Part", XenstoreOp, SysfsWrite)
-
-
-def _known(action: Action, hostdevs: Mapping[str, HostDevice]) -> Action:
-    """Leave out where a device cannot be looked for, as too little is known of it: one that was pulled."""
-    if not isinstance(action, Transaction):
-        return action
-    unknown = tuple(
-        f"${{hostdev:{selector}:{fact}"
-        for selector, found in hostdevs.items()
-        for fact in ("bus", "device", "path")
-        if getattr(found, fact) is None
-    )
-    return msgspec.structs.replace(
-        action,
-        transaction=tuple(
-            one
-            for one in action.transaction
-            if one.op != "expect-nowhere" or not any(word in f"{one.path} {one.value}" for word in unknown)
-        ),
-    )
-
-
-def _for_each(parts: Iterable[_Part], interfaces: Mapping[str, Mapping[str, str | None]]) -> Iterator[_Part]:
-    for part in parts:
-        text = f"{part.path} {part.value}"
-        selector = next((one for one in interfaces if f"${{hostdev:{one}:interface" in text), None)
-        if selector is None:
-            yield part
-            continue
-        key = f"hostdev:{selector}"
-        for interface, driver in interfaces[selector].items():
-            if driver is None and f"${{{key}:driver}}" in text:
-                continue
-            facts = {
-                f"{key}:interface": interface,
-                f"{key}:interface_node": node_name(interface),
-                f"{key}:driver": driver or "",
-            }
-            yield msgspec.structs.replace(
-                part, path=_substitute(part.path, facts), value=_substitute(part.value, facts)
-            )
-
-
-def _substitute(value: Any, facts: Mapping[str, str]) -> Any:
-    if isinstance(value, str):
-        return PLACEHOLDER.sub(lambda match: facts.get(match[1], match[0]), value) if "${" in value else value
-    if isinstance(value, (list, tuple)):
-        return [_substitute(item, facts) for item in value]
-    if isinstance(value, dict):
-        return {key: _substitute(item, facts) for key, item in value.items()}
-    return value
-
-
-_SUBJECT_PARTS = {"controller": 3, "device": 4, "device-model": 2}
-_PORT = re.compile(r"[1-9][0-9]{0,8}(\.[1-9][0-9]{0,8}){0,3}")
-_SLOT = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}){0,3}")
-_STEP_ID = re.compile(
-    r"(controller:[a-z-]+:[0-9]{1,9}|device:[a-z-]+:[0-9]{1,9}:[0-9.]+)(:[a-z0-9-]+)?"
-    rf"|device-model:{DEVICE_MODEL_NAME.pattern}(:remove)?"
-)
-
-
-def _inconsistencies(plan: Plan) -> Iterator[str]:
-    """Yield what a file may say that no plan of ours does and that the stages behind it rely on."""
+def to_wire(plan: Plan) -> dict[str, Any]:
+    """Return the plan as its JSON has it, but for what msgspec writes by itself: its structs and tuples."""
     topology = plan.topology
-    present = {(controller.family, controller.index) for controller in topology.controllers}
-    if len(present) < len(topology.controllers):
-        yield "two controllers of one family have the same index"
-    if topology.domain.domid is not None and topology.domain.domid < 1:
-        yield f"there is no guest with domid {topology.domain.domid}"
-    for controller in topology.controllers:
-        if controller.family == "usb" and controller.type == "emulated" and controller.model not in MODELS:
-            yield f"unknown controller model {controller.model!r}"
-        if (controller.place is not None) != (controller.family == "ccid"):
-            yield f"controller {controller.index} of family {controller.family} cannot sit there"
-    seats = [("usb", one.place.controller, one.place.port) for one in topology.controllers if one.place is not None]
-    seats += [(one.family, one.controller, one.port) for one in topology.devices]
-    for family, index, port in seats:
-        if (family, index) not in present:
-            yield f"something is on {family} controller {index}, which is not in the plan"
-        if not (_PORT if family == "usb" else _SLOT).fullmatch(port):
-            yield f"{port!r} is not a port"
-    if len(set(seats)) < len(seats):
-        yield "two devices are on one port"
-    for step in plan.steps:
-        if not _STEP_ID.fullmatch(step.id):
-            yield f"{step.id!r} is not the id of a step"
-        if step.stage == "launch" and step.target not in ("qmp", "option"):
-            yield f"step {step.id} is for QEMU's command line, and its target is {step.target}"
-        for action in (step.action, step.undo):
-            if isinstance(action, QmpCommand) and action.execute == "device_del" and "id" not in action.arguments:
-                yield f"step {step.id} deletes a device without an id"
-    from translator.bounds import strays
-
-    yield from strays(plan.steps, topology.domain.domid)
-
-
-def _damaged(message: str) -> PlanError:
-    return PlanError([Diagnostic(code="T110", message=message, help="make it again with: translator plan")])
-
-
-# The wire: the contract lays a step's action flat into the step, whose `target` tells which action it is. An
-# undo has no target of its own; its first key tells.
-
-_ACTIONS: Mapping[Target, type[Action]] = {target: kind for kind, target in TARGETS.items()}
-_UNDO_KEYS: Mapping[str, type[Action]] = {kind.__struct_fields__[0]: kind for kind in TARGETS}
-
-
-class _WireStep(msgspec.Struct, frozen=True, kw_only=True):
-    id: str
-    stage: Stage
-    target: Target
-    device_model: str | None = None
-    undo: dict[str, Any] | None = None
-    undo_reason: str | None = None
-    why: str
-    source: Source | None = None
-
-
-class _WireDiagnostic(msgspec.Struct, frozen=True, kw_only=True):
-    code: str
-    severity: Severity
-    message: str
-    help: str | None
-    line: int | None
-    column: int | None
-    element: str | None
-
-
-class _WireHead(msgspec.Struct, frozen=True):
-    format: str
-
-
-class _WirePlan(msgspec.Struct, frozen=True, kw_only=True):
-    format: str
-    domain: DomainIdentity
-    layout: Layout
-    device_models: tuple[DeviceModel, ...]
-    controllers: tuple[Controller, ...]
-    devices: tuple[Device, ...]
-    steps: tuple[dict[str, Any], ...]
-    untranslated: tuple[Untranslated, ...]
-    diagnostics: tuple[_WireDiagnostic, ...]
+    return {
+        "format": FORMAT,
+        "domain": topology.domain,
+        "layout": topology.layout,
+        "device_models": topology.device_models,
+        "controllers": topology.controllers,
+        "devices": topology.devices,
+        "steps": [step_to_wire(step) for step in plan.steps],
+        "untranslated": plan.untranslated,
+        "diagnostics": [{name: getattr(found, name) for name in _DIAGNOSTIC} for found in plan.diagnostics],
+    }
 
 
 def step_to_wire(step: Step) -> dict[str, Any]:
+    """Return the step as the contract lays it out: its action's fields are its own, and `target` tells their kind."""
     wire: dict[str, Any] = {
         "id": step.id,
         "stage": step.stage,
@@ -510,62 +275,3 @@ def step_to_wire(step: Step) -> dict[str, Any]:
     if step.undo_reason is not None:
         wire["undo_reason"] = step.undo_reason
     return wire | {"why": step.why, "source": step.source}
-
-
-def step_from_wire(wire: dict[str, Any]) -> Step:
-    head = msgspec.convert(wire, _WireStep)
-    undo: Action | None = None
-    if head.undo is not None:
-        kind = next((_UNDO_KEYS[key] for key in head.undo if key in _UNDO_KEYS), None)
-        if kind is None:
-            raise msgspec.ValidationError(f"the undo of step {head.id!r} is no action")
-        undo = msgspec.convert(head.undo, kind)
-    return Step(
-        id=head.id,
-        stage=head.stage,
-        device_model=head.device_model,
-        action=msgspec.convert(wire, _ACTIONS[head.target]),
-        undo=undo,
-        undo_reason=head.undo_reason,
-        why=head.why,
-        source=head.source,
-    )
-
-
-def _to_wire(plan: Plan) -> _WirePlan:
-    topology = plan.topology
-    return _WirePlan(
-        format=FORMAT,
-        domain=topology.domain,
-        layout=topology.layout,
-        device_models=topology.device_models,
-        controllers=topology.controllers,
-        devices=topology.devices,
-        steps=tuple(step_to_wire(step) for step in plan.steps),
-        untranslated=plan.untranslated,
-        diagnostics=tuple(
-            _WireDiagnostic(
-                **{name: getattr(found, name) for name in _WireDiagnostic.__struct_fields__},
-            )
-            for found in plan.diagnostics
-        ),
-    )
-
-
-def _from_wire(wire: _WirePlan) -> Plan:
-    return Plan(
-        topology=Topology(
-            domain=wire.domain,
-            layout=wire.layout,
-            device_models=wire.device_models,
-            controllers=wire.controllers,
-            devices=wire.devices,
-        ),
-        steps=tuple(step_from_wire(step) for step in wire.steps),
-        untranslated=wire.untranslated,
-        diagnostics=tuple(Diagnostic(**msgspec.structs.asdict(found)) for found in wire.diagnostics),
-    )
-
-
-def _to_text(wire: msgspec.Struct) -> str:
-    return msgspec.json.format(msgspec.json.encode(wire), indent=2).decode() + "\n"

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from translator.compile import compile_plan
-from translator.diff import subject
 from translator.errors import HostError
 from translator.layouts import CLOSING, CONNECTED, INIT_WAIT, INITIALISED, UNKNOWN, layout_named, vscsi
 from translator.plan import LaunchOption, QmpCommand, Step, SysfsWrites, Transaction, Wait
-from translator.subjects import model_at, model_of, parts_of, told
+from translator.subjects import model_at, model_of, parts_of, subject, told
 from translator.topology import Controller, Device
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ import shlex
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
-from translator.diff import subject
 from translator.layouts import CLOSING
 from translator.plan import Action, LaunchOption, Plan, QmpCommand, SysfsWrites, Transaction, Wait
+from translator.subjects import subject
 from translator.topology import port_key
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from lxml import etree
 
-from translator.diff import diff, subject
+from translator.changes import changes
 from translator.edit import Editor, New, alias, encoded, present, usb_address
 from translator.errors import Diagnostic, DocumentError
 from translator.models import MODELS
@@ -17,6 +17,7 @@ from translator.normalize import normalize
 from translator.parse import parse
 from translator.pinpoint import find, pinpoint
 from translator.resolve import resolve
+from translator.subjects import subject
 from translator.topology import Controller, Place
 from translator.validate import is_config, validate
 
@@ -111,10 +112,10 @@ def _topology(text: bytes, file: str | None) -> Topology:
 
 def _moved(before: Topology, after: Topology) -> tuple[set[str], set[str]]:
     """Return the subjects that are new, and those that are gone or are something else."""
-    changes = diff(before, after)
+    moved = changes(before, after)
     return (
-        {change.id for change in changes if change.action == "add"},
-        {change.id for change in changes if change.action != "add"},
+        {change.id for change in moved if change.action == "add"},
+        {change.id for change in moved if change.action != "add"},
     )
 
 

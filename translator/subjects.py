@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from translator.diff import subject
 from translator.topology import Controller, Device
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from translator.topology import Topology
+
+
+def subject(part: Controller | Device) -> str:
+    """Return the id of the steps that serve a controller or device, without a step's part."""
+    if isinstance(part, Controller):
+        return f"controller:{part.family}:{part.index}"
+    return f"device:{part.family}:{part.controller}:{part.port}"
 
 
 def parts_of(topology: Topology) -> Mapping[str, Controller | Device]:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from translator.diff import diff, subject
+from translator.changes import changes
 from translator.errors import Diagnostic, HostError, PlanError
 from translator.plan import QmpCommand, Step, Transaction, Wait
 from translator.removal import foreign, removal
-from translator.subjects import parts_of, stands_on, told
+from translator.subjects import parts_of, stands_on, subject, told
 from translator.topology import Controller, Device
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def transition(seen: Observation, plan: Plan, policy: Policy) -> Transition:
     leaving: set[str] = set()
     missing: set[str] = set()
     notes = []
-    for change in diff(seen.topology, plan.topology):
+    for change in changes(seen.topology, plan.topology):
         before, after = change.before, change.after
         if before is None:
             missing.add(change.id)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from translator.subjects import subject
 from translator.topology import Controller, Device, port_key
 
 if TYPE_CHECKING:
@@ -26,27 +27,20 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     after: Controller | Device | None
 
 
-def diff(old: Topology, new: Topology) -> tuple[Change, ...]:
+def changes(old: Topology, new: Topology) -> tuple[Change, ...]:
     """Return the changes that lead from `old` to `new`; ids, sources and what was implicit make no difference."""
     before, after = _parts(old), _parts(new)
-    changes = []
+    found = []
     for key in sorted(before.keys() | after.keys()):
         was, will = before.get(key), after.get(key)
         if was is not None and will is not None:
             if not _same(was, will):
-                changes.append(Change(action="change", id=subject(will), before=was, after=will))
+                found.append(Change(action="change", id=subject(will), before=was, after=will))
         elif will is not None:
-            changes.append(Change(action="add", id=subject(will), before=None, after=will))
+            found.append(Change(action="add", id=subject(will), before=None, after=will))
         elif was is not None:
-            changes.append(Change(action="remove", id=subject(was), before=was, after=None))
-    return tuple(changes)
-
-
-def subject(part: Controller | Device) -> str:
-    """Return the id of the steps that serve a controller or device, without a step's part."""
-    if isinstance(part, Controller):
-        return f"controller:{part.family}:{part.index}"
-    return f"device:{part.family}:{part.controller}:{part.port}"
+            found.append(Change(action="remove", id=subject(was), before=was, after=None))
+    return tuple(found)
 
 
 def _parts(topology: Topology) -> dict[tuple[str, int, tuple[int, ...]], Controller | Device]:
