@@ -33,7 +33,7 @@ from translator.models import DRIVERS
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-_PYTHON = "/usr/bin/python3"  # the system's, which has Debian's binding
+SYSTEM_PYTHON = "/usr/bin/python3"  # the system's, which has Debian's binding
 _WORKER = Path(__file__).with_name("libvirt_worker.py")
 _BATCH = 400
 _BATCH_S = 120.0
@@ -50,10 +50,10 @@ class Libvirt:
     def available(cls) -> str | None:
         """Return why there is no libvirt to ask here, or None."""
         if (
-            not Path(_PYTHON).exists()
-            or subprocess.run([_PYTHON, "-c", "import libvirt"], capture_output=True).returncode
+            not Path(SYSTEM_PYTHON).exists()
+            or subprocess.run([SYSTEM_PYTHON, "-c", "import libvirt"], capture_output=True).returncode
         ):
-            return f"no libvirt for {_PYTHON}: install {cls.package}"
+            return f"no libvirt for {SYSTEM_PYTHON}: install {cls.package}"
         if not Path("/etc/libvirt/qemu.conf").exists() or shutil.which("qemu-system-x86_64") is None:
             return f"libvirt has no QEMU to ask about: install {cls.package} and qemu-system-x86"
         return None
@@ -73,7 +73,7 @@ class Libvirt:
         with tempfile.TemporaryDirectory(prefix="translator-libvirt-") as root:
             try:
                 done = subprocess.run(
-                    [_PYTHON, str(_WORKER), root],
+                    [SYSTEM_PYTHON, str(_WORKER), root],
                     input="".join(json.dumps(document) + "\n" for document in documents),
                     capture_output=True,
                     text=True,

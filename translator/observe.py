@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple, get_args
 
 import msgspec
@@ -194,18 +195,14 @@ class _Reader:
 
     async def identity(self) -> DomainIdentity:
         if self.domid is None:
-            qmp = await self.host.qmp(PRIMARY, None)
-            name = await qmp.execute("query-name")
-            uuid = await qmp.uuid()
-            machine = await qmp.execute("qom-get", {"path": "/machine", "property": "type"})
-            target = await qmp.execute("query-target")
+            machine = await (await self.host.qmp(PRIMARY, None)).machine()
             return DomainIdentity(
-                name=str(name.get("name", "")) if isinstance(name, dict) else "",
-                uuid=uuid,
+                name=machine.name,
+                uuid=machine.uuid,
                 hypervisor="qemu",
                 guest="hvm",
-                arch=str(target["arch"]) if isinstance(target, dict) else "",
-                machine=str(machine).removesuffix("-machine"),
+                arch=machine.arch,
+                machine=machine.type,
                 domid=None,
             )
         xenstore = await self.host.xenstore()
@@ -424,6 +421,7 @@ class _Reader:
                 self.lacking.add(f"{id}:drivers")
 
 
+@cache
 def _asked() -> dict[str, tuple[str, ...]]:
     """Return what QEMU is asked of each driver's devices, whichever family needs to know it."""
     asked = {driver: tuple(names) for driver, names in _PROPERTIES.items()}

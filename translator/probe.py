@@ -71,14 +71,8 @@ async def survey(monitor: Qmp, known: KnownDrivers) -> Survey:
     Raises:
         HostError: the monitor is lost.
     """
-    machine, found = await asyncio.gather(machine_of(monitor), ask(monitor, [*DRIVERS, *DEVICE_DRIVERS], known))
-    return Survey(monitor.version, machine, found)
-
-
-async def machine_of(monitor: Qmp) -> str:
-    """Return QEMU's machine type, such as `pc-i440fx-7.2`."""
-    answer = await monitor.execute("qom-get", {"path": "/machine", "property": "type"})
-    return str(answer).removesuffix("-machine")
+    machine, found = await asyncio.gather(monitor.machine(), ask(monitor, [*DRIVERS, *DEVICE_DRIVERS], known))
+    return Survey(monitor.version, machine.type, found)
 
 
 async def ask(monitor: Qmp, drivers: Iterable[str], known: KnownDrivers) -> dict[str, Driver | None]:
@@ -264,7 +258,7 @@ async def compare(steps: Iterable[Step], monitor: Qmp, known: KnownDrivers) -> t
     from translator.knobs import knobs_of
 
     added = list(_added(steps))
-    machine = await machine_of(monitor)
+    machine = (await monitor.machine()).type
     await check_steps((step for step, _ in added), monitor, machine, known)
     found = await ask(monitor, (_driver(arguments) for _, arguments in added), known)
     warnings = []

@@ -177,7 +177,7 @@ async def where_is(intent: Intent, host: Host) -> Whereabouts:
             monitor = await host.qmp(PRIMARY, None)
         except MonitorGone:
             return "gone"
-        return "same" if await monitor.uuid() == domain.uuid else "other"
+        return "same" if (await monitor.machine()).uuid == domain.uuid else "other"
     store = await host.xenstore()
     name, vm = await store.read(f"/local/domain/{domain.domid}/name"), await store.read(_vm(domain))
     if name is None and vm is None:

@@ -10,7 +10,7 @@ import asyncio
 import os
 import re
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import msgspec
 from qemu.qmp import ConnectError, ExecuteError, QMPClient, QMPError, Runstate
@@ -22,6 +22,7 @@ from translator.topology import PRIMARY, Value
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
+    from qemu.qmp.message import Message
 
 REMOVAL_S: Final = 5.0  # seconds; an emulated USB device takes 0.06, a PCI controller as long as its guest
 
@@ -72,6 +73,25 @@ class QomDevice(msgspec.Struct, frozen=True, kw_only=True):
     device_model: str = PRIMARY
 
 
+class Machine(NamedTuple):
+    """What runs in a QEMU: the guest's name, empty if it was given none, and UUID; machine type and architecture."""
+
+    name: str
+    uuid: str | None
+    type: str
+    arch: str
+
+
+class _Client(QMPClient):
+    """Spells no message out for a log; as it comes, the client does so for every one, whether it is logged or not."""
+
+    def _cb_outbound(self, msg: Message) -> Message:
+        return msg
+
+    def _cb_inbound(self, msg: Message) -> Message:
+        return msg
+
+
 class Qmp:
     """The client; implements `QmpHost`. Make one with `connect`."""
 
@@ -79,6 +99,7 @@ class Qmp:
         self._client = client
         self._path = path
         self._timeout_s = timeout_s
+        self._machine: Machine | None = None
 
     @classmethod
     async def connect(cls, path: str | os.PathLike[str], timeout_s: float = 10) -> Qmp:
@@ -93,7 +114,7 @@ class Qmp:
             HostError: T402, no access, or no QMP; T430, another client holds the monitor.
         """
         name = os.fspath(path)
-        client = QMPClient()
+        client = _Client()
         client.events.event_filter = lambda _: False  # nobody reads that queue, and it has no bound
         try:
             async with asyncio.timeout(timeout_s):
@@ -162,10 +183,25 @@ class Qmp:
         except QMPError as error:
             raise OutcomeUnknown("T408", f"{self._path}: the connection to QEMU broke during {command}") from error
 
-    async def uuid(self) -> str | None:
-        """Return the guest's UUID, all zeros for one that was started without."""
-        answer = await self.execute("query-uuid")
-        return str(answer.get("UUID")) if isinstance(answer, dict) else None
+    async def machine(self) -> Machine:
+        """Return what runs here; asked once, since a connection ends with its QEMU.
+
+        The UUID is all zeros for a guest that was started without one.
+        """
+        if self._machine is None:
+            name, uuid, type, target = await asyncio.gather(
+                self.execute("query-name"),
+                self.execute("query-uuid"),
+                self.execute("qom-get", {"path": "/machine", "property": "type"}),
+                self.execute("query-target"),
+            )
+            self._machine = Machine(
+                name=str(name.get("name", "")) if isinstance(name, dict) else "",
+                uuid=str(uuid.get("UUID")) if isinstance(uuid, dict) else None,
+                type=str(type).removesuffix("-machine"),
+                arch=str(target["arch"]) if isinstance(target, dict) else "",
+            )
+        return self._machine
 
     async def remove_backend(self, command: str, arguments: Mapping[str, Value]) -> None:
         """Take away the host's driver behind a device; an absent one is gone.
