@@ -51,7 +51,7 @@ class Costs(NamedTuple):
 def run() -> bool:
     """Print the figures; tell whether the bound is kept."""
     rounds = asyncio.run(_ours())
-    ours, bare = (statistics.median(costs) for costs in zip(*rounds, strict=True))
+    ours, bare = (statistics.median(one[which] for one in rounds) for which in (0, 1))
     told = f"attach: {DEVICES} devices to a QEMU: {ours:.2f} ms each, their bare device_add {bare:.2f} ms"
     reason = Libvirt.available() or ("a libvirtd of its own needs root" if os.geteuid() else None)
     if reason:
