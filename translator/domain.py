@@ -229,7 +229,7 @@ class DeviceElement(msgspec.Struct, frozen=True, kw_only=True):
     `ordinal` is libvirt's count for the id: the place among all elements of its name, USB or not; for
     `<hostdev>` only those without an alias of the user's count. `index` is a ccid controller's, None where it
     has none; `unit` is the address of a family with units, and `translated` tells whether anything is made of the
-    device beyond the place that it takes. `disk` is the place in
+    device beyond the place that it takes. `name` is what the guest knows a channel by, and `disk` the place in
     `Domain.disks`. What else is None is not of this kind, or not said.
     """
 
@@ -250,6 +250,7 @@ class DeviceElement(msgspec.Struct, frozen=True, kw_only=True):
     guest_reset: str | None = None
     startup_policy: str | None = None
     chardev: CharSource | None = None
+    name: str | None = None
     disk: int | None = None
     certificates: Certificates | None = None
     audio: int | None = None

@@ -11,7 +11,7 @@ from translator.topology import Backend
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from translator.domain import DeviceElement, Disk, Domain, RedirRule
+    from translator.domain import CharSource, DeviceElement, Disk, Domain, RedirRule
     from translator.layouts import Layout
     from translator.topology import Value
 
@@ -60,10 +60,8 @@ class Peripherals:
             properties |= self.layout.host_properties(host)
             properties |= _GUEST_RESETS.get(element.guest_reset or "", {})
         if element.chardev is not None:
-            name = f"char{id}"
-            arguments = chardev.arguments(element.chardev, name, chardev.SPICE_CHANNELS.get(element.kind))
-            backends.append(Backend(kind="chardev", part="chardev", arguments=arguments))
-            properties["chardev"] = name
+            backends.append(_chardev(element, element.chardev, id))
+            properties["chardev"] = backends[-1].arguments["id"]
         if element.disk is not None:
             # libvirt counts disks from the last one back
             disk, nodes = self.domain.disks[element.disk], f"libvirt-{len(self.order) - self.place[element.disk]}"
@@ -90,7 +88,9 @@ class Peripherals:
         return Peripheral(id, driver, properties, tuple(backends))
 
     def on_unit(self, element: DeviceElement, id: str, nodes: str) -> Peripheral:
-        """Return a disk or a SCSI device of the host on a controller with units; its driver is its family's.
+        """Return a disk, a SCSI device of the host or a channel on a controller with units.
+
+        Its driver is its family's.
 
         `nodes` is what the names of its block nodes begin with: libvirt's count of disks would give a disk that comes
         later the names of one that is there.
@@ -109,6 +109,11 @@ class Peripherals:
             arguments = {"driver": "host_device", "filename": name, "node-name": node, "read-only": element.read_only}
             backends.append(Backend(kind="blockdev", part="storage", arguments=arguments))
             properties["drive"] = node
+        elif element.chardev is not None:
+            backends.append(_chardev(element, element.chardev, id))
+            properties["chardev"] = backends[-1].arguments["id"]
+            if element.name is not None:
+                properties["name"] = element.name
         boot = self.boot_index(element)
         if boot is not None:
             properties["bootindex"] = boot
@@ -146,6 +151,11 @@ class Peripherals:
                 served.add(word)
                 indexes[number] = words.index(word) + 1
         return indexes
+
+
+def _chardev(element: DeviceElement, source: CharSource, id: str) -> Backend:
+    arguments = chardev.arguments(source, f"char{id}", chardev.SPICE_CHANNELS.get(element.kind))
+    return Backend(kind="chardev", part="chardev", arguments=arguments)
 
 
 def _in_list_order(disks: Iterable[Disk]) -> list[int]:

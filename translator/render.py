@@ -146,25 +146,34 @@ def _tree(topology: Topology, notes: Mapping[str, str] = MappingProxyType({})) -
         f"{domain.guest}, {domain.machine}" if domain.hypervisor == "xen" else f"{domain.arch}, {domain.machine}"
     )
     yield f"{domain.name}  {domain.hypervisor} ({machine}){domid}"
-    controllers = sorted((one for one in topology.controllers if one.family == "usb"), key=lambda one: one.index)
-    ports: dict[int, list[_Port]] = {controller.index: [] for controller in controllers}
+    ports: dict[tuple[str, int], list[_Port]] = {}
     for device in topology.devices:
-        if device.family == "usb":
-            ports[device.controller].append(_Port(device.port, _device(device) + notes.get(subject(device), "")))
+        what = _device(device) + notes.get(subject(device), "")
+        ports.setdefault((device.family, device.controller), []).append(_Port(device.port, what))
     for reader in topology.controllers:
         if reader.place:
-            cards = [
-                _device(one) for one in topology.devices if one.family == "ccid" and one.controller == reader.index
-            ]
+            cards = [port.what for port in ports.get((reader.family, reader.index), ())]
             what = f"ccid controller {reader.index}{' implicit' if reader.implicit else ''}  [{reader.id}]"
-            ports[reader.place.controller].append(_Port(reader.place.port, " with ".join([what, *cards])))
+            seat = ports.setdefault(("usb", reader.place.controller), [])
+            seat.append(_Port(reader.place.port, " with ".join([what, *cards])))
+    # what a machine has of itself is shown where something is on it
+    shown = [one for one in topology.controllers if not one.place and (not one.built_in or _key(one) in ports)]
+    families = dict.fromkeys(("usb", *(one.family for one in shown)))
+    order = {family: number for number, family in enumerate(families)}
+    controllers = sorted(shown, key=lambda one: (order[one.family], one.index))
     for number, controller in enumerate(controllers):
         last = number == len(controllers) - 1
         yield f"{'└─' if last else '├─'} {_controller(controller)}{notes.get(subject(controller), '')}"
         indent = "   " if last else "│  "
         for companion in controller.companions:
             yield f"{indent}with {companion.model} from port {companion.startport + 1} on"
-        yield from (indent + line for line in _ports(ports[controller.index]))
+        there = ports.get(_key(controller), [])
+        lines = _ports(there) if controller.family == "usb" else _units(there)
+        yield from (indent + line for line in lines)
+
+
+def _key(controller: Controller) -> tuple[str, int]:
+    return controller.family, controller.index
 
 
 class _Port(NamedTuple):
@@ -188,10 +197,19 @@ def _ports(ports: list[_Port]) -> Iterable[str]:
     yield from level("", "")
 
 
+def _units(units: list[_Port]) -> Iterable[str]:
+    """Draw the units of one controller, which is all that there is on it."""
+    for number, one in enumerate(sorted(units, key=lambda one: port_key(one.port))):
+        yield f"{'└─' if number == len(units) - 1 else '├─'} unit {one.port}: {one.what}"
+
+
 def _controller(controller: Controller) -> str:
+    usb = controller.family == "usb"
     version = f" USB {controller.version}" if controller.version else ""
-    parts = [f"controller {controller.index}: {controller.model}, {controller.type}{version}"]
-    parts.append(f"{controller.ports} ports")
+    name = "controller" if usb else f"{controller.family} controller"
+    parts = [f"{name} {controller.index}: {controller.model}, {controller.type}{version}"]
+    if usb:
+        parts.append(f"{controller.ports} ports")
     if controller.backend is not None:
         parts.append(f"backend in domain {controller.backend}")
     if controller.frontend:
@@ -213,6 +231,8 @@ def _device(device: Device) -> str:
             parts.append(f"{host.vendor:04x}:{host.product:04x}")
         if host.path is not None:
             parts.append(f"at host port {host.path}")
+    if device.scsi:
+        parts.append(device.scsi.selector)
     if device.implicit:
         parts.append("implicit")
     return " ".join(parts) + (f"  [{device.id}]" if device.id else "")

@@ -26,7 +26,7 @@ class Fdc(UnitFamily):
     name = "fdc"
     order = 45
     device_drivers = MappingProxyType({"floppy": "disk"})
-    seat_properties = ("unit", "drive")
+    seat_properties = ("unit",)
     rows = (UnitModel(name="fdc", interface="fdc", driver="isa-fdc", plug=None, limits=(0, 0, 1), hotplug=False),)
 
     def unit_of(self, number: int) -> UnitAddress:

@@ -23,7 +23,7 @@ class Ide(UnitFamily):
 
     name = "ide"
     device_drivers = MappingProxyType({"ide-hd": "disk", "ide-cd": "disk"})
-    seat_properties = ("unit", "drive")
+    seat_properties = ("unit",)
     order = 30
     rows = (UnitModel(name="ide", interface="ide", driver="piix3-ide", limits=(1, 0, 1), aliases=_NAMES),)
 

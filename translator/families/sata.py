@@ -23,7 +23,7 @@ class Sata(UnitFamily):
 
     name = "sata"
     device_drivers = MappingProxyType({"ide-hd": "disk", "ide-cd": "disk"})
-    seat_properties = ("unit", "drive")
+    seat_properties = ("unit",)
     order = 40
     rows = (UnitModel(name="ahci", interface="ahci", driver="ahci", limits=(0, 0, 5)),)
 

@@ -57,7 +57,7 @@ class Scsi(UnitFamily):
     device_drivers = MappingProxyType(
         {"scsi-hd": "disk", "scsi-cd": "disk", "scsi-block": "disk", "scsi-generic": "hostdev"}
     )
-    seat_properties = ("channel", "scsi-id", "lun", "drive")
+    seat_properties = ("channel", "scsi-id", "lun")
     rows = (
         UnitModel(name="lsilogic", interface="lsi53c895a", driver="lsi", limits=_NARROW),
         UnitModel(
@@ -190,7 +190,7 @@ class Scsi(UnitFamily):
 
     def seen_unit(self, device: QomDevice, controller: Controller | None, number: int) -> tuple[int, ...] | None:
         """See `translator.units.UnitFamily`."""
-        numbers = [device.properties.get(name) for name in self.seat_properties[:3]]
+        numbers = [device.properties.get(name) for name in self.seat_properties]
         if number or not all(isinstance(one, int) for one in numbers):
             return None
         channel, target, lun = (msgspec.convert(one, int) for one in numbers)

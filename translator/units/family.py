@@ -35,6 +35,7 @@ class UnitFamily:
     hotplug   whether QEMU can plug its devices into a running machine
     device_drivers   QEMU's devices, and what kind each is
     seat_properties  which of their properties tell the unit
+    kept_properties  which of them are the device's beyond that
     """
 
     name: ClassVar[str]
@@ -45,6 +46,7 @@ class UnitFamily:
     hotplug: ClassVar[bool] = False
     device_drivers: ClassVar[Mapping[str, Kind]] = MappingProxyType({})
     seat_properties: ClassVar[tuple[str, ...]] = ()
+    kept_properties: ClassVar[tuple[str, ...]] = ("drive",)
 
     @property
     def id_form(self) -> str:
@@ -145,7 +147,8 @@ class UnitFamily:
     def asked(self) -> Mapping[str, tuple[str, ...]]:
         """See `translator.families.Family`."""
         drivers = [name for row in self.rows if (name := row.own_driver)]
-        return {**dict.fromkeys(drivers, ("addr",)), **dict.fromkeys(self.device_drivers, self.seat_properties)}
+        properties = (*self.seat_properties, *self.kept_properties)
+        return {**dict.fromkeys(drivers, ("addr",)), **dict.fromkeys(self.device_drivers, properties)}
 
     def seen(self, found: Sequence[QomDevice], known: Mapping[tuple[str, str | None], int], machine: str) -> Placed:
         """See `translator.families.Family`."""
@@ -195,7 +198,7 @@ class UnitFamily:
 
     def seen_device(self, device: QomDevice, kind: Kind, controller: int, unit: Sequence[int]) -> Device:
         """Return a device as QEMU has it."""
-        drive = device.properties.get("drive")
+        kept = {name: device.properties.get(name) for name in self.kept_properties}
         return Device(
             family=self.name,
             kind=kind,
@@ -204,7 +207,7 @@ class UnitFamily:
             controller=controller,
             port=dotted(unit),
             host=None,
-            properties={"drive": drive} if isinstance(drive, str) and drive else {},
+            properties={name: value for name, value in kept.items() if isinstance(value, str) and value},
             implicit=False,
             source=None,
         )

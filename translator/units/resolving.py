@@ -228,7 +228,7 @@ class UnitPart:
 
     def made(self, element: DeviceElement, seat: UnitAddress, slot: UnitSlot) -> Device:
         unit = self.family.device_id(slot.model, seat)
-        id = element.alias or (unit if element.disk is not None else f"hostdev{element.ordinal}")
+        id = element.alias or (unit if element.disk is not None else f"{element.kind}{element.ordinal}")
         made: Peripheral = self.context.peripherals.on_unit(element, id, unit)
         assert element.kind != "ccid"
         return Device(
