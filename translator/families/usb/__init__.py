@@ -69,11 +69,13 @@ class Usb:
         return {"type": "usb", "bus": str(device.controller), "port": device.port}
 
     def asked(self) -> Mapping[str, tuple[str, ...]]:
-        """See `translator.families.Family`: `observe` reads USB with the records that a layout keeps of it."""
-        return {}
+        """See `translator.families.Family`."""
+        from translator.families.usb.seen import PROPERTIES
+
+        return PROPERTIES
 
     def seen(self, found: Sequence[QomDevice], known: Mapping[tuple[str, str | None], int], machine: str) -> Placed:
-        """See `asked`."""
+        """See `translator.families.Family`: `observe` reads USB with the records that a layout keeps of it."""
         return Placed()
 
     def record_root(self, domid: int) -> str | None:
