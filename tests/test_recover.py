@@ -20,13 +20,13 @@ from tests.servers import Backend, CXenStored, Qemu, make_domain, require
 from tests.test_apply import DOMID, Bench, bench, host_devices, plan_of, run
 from translator import apply as applying
 from translator.errors import HostError, OutcomeUnknown, RollbackError
-from translator.execute import roll_back
 from translator.host import Performer
 from translator.hosts.xenstore import Xenstore
 from translator.journal import Journal
 from translator.plan import SysfsWrites, XenstoreOp
 from translator.recover import Recovered, recover
 from translator.state import State
+from translator.undo import roll_back
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

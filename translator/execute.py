@@ -1,50 +1,22 @@
-"""Steps change a host, or leave it as it was: on failure whatever was begun is taken back, newest first."""
+"""Steps change a host, or leave it as it was: on failure whatever was begun is taken back."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING
 
 from translator.errors import HostError, OutcomeUnknown, RollbackError
 from translator.outcome import StepEvent
-from translator.plan import QmpCommand, Wait
+from translator.performer import surely
+from translator.undo import roll_back
+from translator.whole import Interrupted, to_the_end, whole
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Sequence
 
-    from translator.plan import Action, Step
-
-_Result = TypeVar("_Result")
-
-
-class Performer(Protocol):
-    """Whatever can carry out an action; it returns when the effect is there, not when it was asked for."""
-
-    async def perform(self, action: Action, device_model: str | None) -> None:
-        """Carry the action out.
-
-        Raises:
-            HostError: it did not take effect; OutcomeUnknown: it may have.
-        """
-
-    async def in_effect(self, action: Action, device_model: str | None) -> bool:
-        """Tell whether the action's effect is there, by looking.
-
-        Raises:
-            HostError: the host does not let us look.
-        """
-
-
-class Record(Protocol):
-    """Where it is noted which steps may be in effect, for whoever comes after us; steps are counted from 0."""
-
-    def begin(self, number: int) -> None:
-        """Note that the step may be in effect from now on; an OSError keeps it from being carried out."""
-
-    def undone(self, number: int) -> None:
-        """Note that it is not any more."""
+    from translator.performer import Performer, Record
+    from translator.plan import Step
 
 
 async def execute(
@@ -80,7 +52,7 @@ async def execute(
             tell(StepEvent(step, "begin", number + 1, len(steps)))
             try:
                 _note(record, number)
-                await _whole(_surely(performer, step.action, step.device_model), step.action)
+                await whole(surely(performer, step.action, step.device_model), step.action)
             except BaseException as failure:
                 if _may_have_happened(step, failure):
                     begun.add(number)
@@ -169,146 +141,10 @@ def _note(record: Record | None, number: int) -> None:
         raise HostError("T507", f"the journal cannot be written: {error.strerror}") from error
 
 
-async def _surely(performer: Performer, action: Action, device_model: str | None) -> None:
-    """Carry an action out; when the answer is lost on the way, look whether it took effect before repeating it.
-
-    What answers the look has dealt with all that was sent before, so an effect that is not there by then does not
-    come any more.
-    """
-    try:
-        await performer.perform(action, device_model)
-    except HostError as lost:
-        if not isinstance(lost, OutcomeUnknown) and lost.code != "T408":
-            raise
-        try:
-            if not await performer.in_effect(action, device_model):
-                await performer.perform(action, device_model)
-        except HostError as error:
-            # neither of the two attempts is known to have had no effect
-            raise OutcomeUnknown(error.code, error.message, error.help) from lost
-
-
 def _may_have_happened(step: Step, failure: BaseException) -> bool:
     """A step that failed with an answer had no effect, except that of several writes the first may be done."""
     if isinstance(failure, asyncio.CancelledError):
         if failure.__cause__ is None:
-            return isinstance(failure, _Interrupted)
+            return isinstance(failure, Interrupted)
         failure = failure.__cause__  # what it failed with while we were told to stop
     return not isinstance(failure, HostError) or isinstance(failure, OutcomeUnknown) or step.target == "sysfs"
-
-
-class _Interrupted(asyncio.CancelledError):
-    """We were told to stop while a step was under way, and it took effect all the same, or may have."""
-
-
-async def _whole(work: Coroutine[object, object, None], action: Action) -> None:
-    """Carry a step out whole: told to stop, see it through first, so that its outcome is known.
-
-    Only a wait is given up at once; it has no effect.
-    """
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        if isinstance(action, Wait):
-            task.cancel()
-            await asyncio.wait([task])
-            raise
-        try:
-            await to_the_end(task)
-        except HostError as error:
-            if isinstance(error, OutcomeUnknown):
-                raise
-            raise asyncio.CancelledError from error
-        except asyncio.CancelledError:
-            pass  # the work itself was cancelled, as when an event loop is torn down: nobody knows how far it was
-        raise _Interrupted from None
-
-
-async def roll_back(
-    steps: Sequence[Step],
-    begun: Collection[int],
-    performer: Performer,
-    tell: Callable[[StepEvent], None],
-    record: Record | None = None,
-) -> dict[str, str]:
-    """Undo the steps numbered `begun`, from 0, newest first; return the ids of those that would not go, and why.
-
-    What is still there keeps its record: a toolstack that no longer sees a controller could not remove it.
-    Nothing stops the undoing of the rest, neither a fault of ours in one step nor whoever is told; nor the end of an
-    event loop, which cancels every task by itself.
-    """
-    settled: set[int] = set()
-    stuck: dict[int, str] = {}
-    holding: dict[str, str] = {}
-
-    async def take_back(number: int) -> None:
-        step = steps[number]
-        if step.subject in holding:
-            reason: str | None = f"kept, as {holding[step.subject]} is still there"
-        elif step.undo is None:
-            reason = step.undo_reason or "it cannot be undone"
-        else:
-            _tell_safely(tell, StepEvent(step, "undo", number + 1, len(steps)))
-            try:
-                await _surely(performer, step.undo, step.device_model)
-                reason = None
-            except HostError as error:
-                # T404: somebody else has changed it meanwhile, and it is no longer ours to undo
-                reason = None if error.code == "T404" else error.message
-            except Exception as error:
-                reason = f"{type(error).__name__}: {error}"
-        if reason is None:
-            if record is not None:
-                with suppress(OSError):  # whoever comes after us looks, and finds it undone
-                    record.undone(number)
-            _tell_safely(tell, StepEvent(step, "undone", number + 1, len(steps)))
-        else:
-            stuck[number] = reason
-            holding.setdefault(step.subject, step.id)
-            _tell_safely(tell, StepEvent(step, "stuck", number + 1, len(steps), reason))
-        settled.add(number)
-
-    for group in _together(steps, begun):
-        await to_the_end(asyncio.gather(*map(take_back, group), return_exceptions=True))
-        for number in group:
-            if number not in settled:  # it was cancelled; an undo is absolute and may be repeated
-                await to_the_end(take_back(number))
-    return {steps[number].id: stuck[number] for number in sorted(stuck, reverse=True)}
-
-
-def _together(steps: Sequence[Step], begun: Collection[int]) -> Iterator[list[int]]:
-    """Yield the steps in the order in which they are undone, and at once those whose undoing only takes time.
-
-    A removal from QEMU is a request and then a wait, and nothing that we undo has to be undone before it, but for
-    the devices of a controller before the controller.
-    """
-    newest_first = sorted(begun, reverse=True)
-    removals = [number for number in newest_first if _is_removal(steps[number].undo)]
-    devices = [number for number in removals if steps[number].subject.startswith("device:")]
-    for group in (devices, [number for number in removals if number not in devices]):
-        if group:
-            yield group
-    yield from ([number] for number in newest_first if number not in removals)
-
-
-def _is_removal(undo: Action | None) -> bool:
-    return isinstance(undo, QmpCommand) and undo.execute == "device_del"
-
-
-def _tell_safely(tell: Callable[[StepEvent], None], event: StepEvent) -> None:
-    """Tell of an undo; a listener that fails (its pipe may be closed) must not keep the host from being restored."""
-    with suppress(Exception):
-        tell(event)
-
-
-async def to_the_end(work: Awaitable[_Result]) -> _Result:
-    """Wait for `work` through any number of cancellations: half an undo is worse than a late exit."""
-    task = asyncio.ensure_future(work)
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if task.cancelled():
-                raise
-    return task.result()

@@ -275,7 +275,7 @@ class Host:
 
 
 class Performer:
-    """Carries out actions on one domain of a host; see `translator.execute.Performer`.
+    """Carries out actions on one domain of a host; see `translator.performer.Performer`.
 
     Args:
         made: xenstore directories that are ours to remove, besides those that are made from now on.

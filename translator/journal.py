@@ -136,7 +136,7 @@ def damaged(path: str, how: str) -> RollbackError:
 
 
 class Journal:
-    """An open journal; implements `translator.execute.Record`.
+    """An open journal; implements `translator.performer.Record`.
 
     Args:
         path: for messages.

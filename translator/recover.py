@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import msgspec
 
 from translator.errors import HostError, RollbackError
-from translator.execute import execute, roll_back, to_the_end
+from translator.execute import execute
 from translator.host import Host, Performer
 from translator.hosts.qmp import MonitorGone
 from translator.look import REMOVALS, look, written
 from translator.plan import QmpCommand, SysfsWrites, Transaction, Wait, XenstoreOp
 from translator.state import State, boot_id, finish
 from translator.topology import PRIMARY, DomainIdentity
+from translator.undo import roll_back
+from translator.whole import to_the_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

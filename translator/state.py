@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from translator import journal
 from translator.errors import HostError, RollbackError
-from translator.execute import to_the_end
 from translator.journal import Journal, damaged
 from translator.topology import NIL_UUID
+from translator.whole import to_the_end
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator

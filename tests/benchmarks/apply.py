@@ -21,12 +21,12 @@ from qemu.qmp import QMPClient
 import translator
 from tests.servers import Backend, CXenStored, Qemu, make_domain
 from tests.test_contention import document
-from translator.execute import roll_back
 from translator.host import Performer
 from translator.hosts.sandbox import Sandbox
 from translator.hosts.xenstore import Xenstore
 from translator.hosts.xenwire import Wire
 from translator.state import State
+from translator.undo import roll_back
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import translator
 from tests.oracle import SYSTEM_PYTHON, Libvirt
 from tests.servers import Qemu
-from translator.execute import roll_back
 from translator.host import Performer
 from translator.plan import QmpCommand
+from translator.undo import roll_back
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
