@@ -61,7 +61,7 @@ class Crasher:
         way: Way,
         document: Path | None = None,
         *,
-        domid: int = 8,
+        domid: int | None = 8,
         die: tuple[int, When] | None = None,
         after_s: float | None = None,
         prune: bool = False,

@@ -246,7 +246,13 @@ class Qemu(Server):
         super().__init__()
         self.sockets = [self.socket, *(str(self.directory / f"socket{n}") for n in range(2, monitors + 1))]
         self._machine = machine
-        self._words = [*words, *(word for device in devices for word in ("-device", json.dumps(device)))]
+        self._words = [*words, *_device_words(devices)]
+
+    def start_anew(self, *devices: Mapping[str, str | int]) -> None:
+        """End this QEMU, and start another one with these devices at the same sockets."""
+        self.kill()
+        self._words = _device_words(devices)
+        self.__enter__()
 
     @classmethod
     def available(cls) -> str | None:
@@ -264,6 +270,10 @@ class Qemu(Server):
             monitor.write(b'{"execute": "qmp_capabilities"}')
             monitor.flush()
             return b'"QMP"' in greeting and b'"return"' in monitor.readline()
+
+
+def _device_words(devices: Sequence[Mapping[str, str | int]]) -> list[str]:
+    return [word for device in devices for word in ("-device", json.dumps(device))]
 
 
 class Installed(Protocol):

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 import translator
-from tests.test_apply import DOMID, run
+from tests.conftest import FIXTURES
+from tests.crashes import Crasher
+from tests.test_apply import DOMID, Bench, plan_of, run
 from tests.test_xl import serving
 from translator.hosts.sandbox import Sandbox
 
@@ -63,10 +65,39 @@ def test_who_takes_too_long_is_undone(manager: dict[str, Any]) -> None:
     run(scenario())
 
 
+def test_what_a_killed_process_began_is_settled(manager: dict[str, Any], tmp_path: Path) -> None:
+    async def scenario() -> None:
+        plan = plan_of("mixed")
+        async with Sandbox() as sandbox:
+            guest = sandbox.make_host_for(plan)
+            bench = Bench(
+                str(sandbox.xenstore_socket), str(guest.qmp_socket), sandbox.sysfs, state=tmp_path / "state"
+            )
+            async with Crasher() as crasher:
+                document = FIXTURES / "hosts/mixed.xml"
+                assert (await crasher.run(bench, "apply", document, domid=DOMID, die=(2, "after"))).code == -9
+            async with bench.host() as host:
+                (left,) = host.unfinished()
+                assert (left.state, left.domain and left.domain.domid, len(left.begun)) == ("left", DOMID, 3)
+                log: list[tuple[int, str]] = []
+                await manager["Usb"](host, lambda *line: log.append(line)).settle()
+                assert log == []
+                assert host.unfinished() == ()
+                assert (await host.observe(domid=DOMID)).controllers == ()
+                with pytest.raises(translator.HostError, match="is not there any more"):
+                    await host.recover(left)
+                host.state = None
+                with pytest.raises(ValueError, match="keeps no journals"):
+                    host.unfinished()
+
+    run(scenario())
+
+
 def test_without_an_event_loop(manager: dict[str, Any], tmp_path: Path) -> None:
     with serving(tmp_path) as bench:
         reach = {"xenstore": bench.xenstore, "qmp": bench.qmp, "sysfs": bench.sysfs}
-        with translator.BlockingHost(**reach) as host:
+        with translator.BlockingHost(**reach, state=tmp_path / "state") as host:
+            assert host.unfinished() == ()
             assert host.attach("tablet", domid=DOMID).steps
             assert [one.kind for one in host.observe(domid=DOMID).devices] == ["tablet"]
             nothing = b"<domain type='xen'><name>hvm</name><os><type>hvm</type></os></domain>"

@@ -6,14 +6,17 @@ nothing takes a PCI device away from a guest without an operating system. `pytes
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import random
+import sys
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+import translator
 from tests.conftest import FIXTURES
 from tests.crashes import Crasher
 from tests.servers import Backend, CXenStored, Qemu, make_domain, require
@@ -24,7 +27,6 @@ from translator.host import Performer
 from translator.hosts.xenstore import Xenstore
 from translator.journal import Journal
 from translator.plan import SysfsWrites, XenstoreOp
-from translator.recover import Recovered, recover
 from translator.state import State
 from translator.undo import roll_back
 
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from translator.journal import Outcome
     from translator.outcome import StepEvent
     from translator.plan import Action, Step
+    from translator.recover import Recovered
 
 __all__ = ["bench"]  # a fixture
 
@@ -67,8 +70,8 @@ class Scene(NamedTuple):
         assert await self.looks() == self.old
 
     async def recover(self, *, resume: bool = False) -> list[Recovered]:
-        assert self.bench.state is not None
-        return [await recover(self.bench.state, found, resume=resume) for found in State(self.bench.state).journals()]
+        async with translator.Host(state=self.bench.state) as host:
+            return [await host.recover(one, resume=resume) for one in host.unfinished()]
 
     def left(self) -> list[str]:
         """Return what is in the state directory, but for what is known of QEMUs."""
@@ -101,6 +104,15 @@ async def scene(bench: Any, state: Path) -> AsyncIterator[Scene]:
         made = Scene(host, old, await looks(host), applied.steps)
         await made.reset()
         yield made
+
+
+async def command(*words: str) -> tuple[int | None, str, str]:
+    """Run translator; return its exit code and what it printed."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "translator", *words), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    out, err = await process.communicate()
+    return process.returncode, out.decode(), err.decode()
 
 
 class Faulty(Performer):
@@ -192,9 +204,15 @@ def test_a_removal_that_is_killed_at_every_step(bench: Any, way: str, tmp_path: 
                 ended = await crasher.run(host.bench, "apply", ONE, die=(at, "after"), prune=True)
                 assert ended.code == -9, ended
                 if way == "rollback" and at == count - 1:
-                    with pytest.raises(RollbackError, match="2 of 17 steps could not be undone") as caught:
-                        await host.recover()
-                    assert caught.value.stuck == ("device:usb:0:3:remove-chardev", "device:usb:0:3:remove")
+                    code, _, told = await command("recover", "--state", str(host.bench.state))
+                    assert code == 5
+                    assert "error[T513]" in told
+                    assert "nothing undoes device:usb:0:3:remove-chardev (QEMU does not say how it was made)" in told
+                    assert await host.looks() == host.old
+                    _, listed, _ = await command("recover", "--list", "--state", str(host.bench.state))
+                    assert "device:usb:0:3:remove-chardev (nothing undoes it: QEMU does not say how" in listed
+                    (recovered,) = await host.recover(resume=True)
+                    assert (recovered.result, recovered.steps) == ("finished", ())
                     return
                 await host.recover(resume=way == "resume")
                 assert host.left() == [], at
@@ -406,6 +424,35 @@ def test_what_somebody_else_has_changed_since_is_left_and_named(bench: Any, tmp_
                 await host.recover(resume=True)
             (recovered,) = await host.recover()
             assert recovered.left == ("device:usb:1:2",)
+
+    run(scenario())
+
+
+def test_a_qemu_that_was_started_anew_keeps_what_it_was_started_with(tmp_path: Path) -> None:
+    """Neither has a UUID, and both listen at one place and have devices of one name: the process tells them apart."""
+    require(Qemu)
+    document = tmp_path / "guest.xml"
+    document.write_bytes(
+        b"<domain type='kvm'><name>guest</name><os><type arch='x86_64' machine='pc'>hvm</type></os><devices>"
+        b"<controller type='usb' model='qemu-xhci'/><input type='tablet' bus='usb'/></devices></domain>"
+    )
+    controller: dict[str, str | int] = {"driver": "qemu-xhci", "id": "usb"}
+
+    async def scenario() -> None:
+        with Qemu(controller) as qemu:
+            async with Crasher() as crasher:
+                host = Bench("", qemu.socket, tmp_path, state=tmp_path / "state")
+                assert (await crasher.run(host, "apply", document, domid=None, die=(0, "after"))).code == -9
+            qemu.start_anew(controller, {"driver": "usb-tablet", "id": "input0"})
+            devices = await host.devices()
+            left = Scene(host, devices, None, ())
+            with pytest.raises(RollbackError, match="another QEMU than before listens for domain guest") as caught:
+                await left.recover(resume=True)
+            assert caught.value.code == "T510"
+            (recovered,) = await left.recover()
+            assert (recovered.whereabouts, recovered.steps) == ("restarted", ())
+            assert await host.devices() == devices
+            assert left.left() == []
 
     run(scenario())
 

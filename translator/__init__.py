@@ -42,7 +42,9 @@ if TYPE_CHECKING:
     from translator.drivers import Driver
     from translator.host import Host
     from translator.outcome import Applied, StepEvent
+    from translator.recover import Recovered
     from translator.topology import Layout
+    from translator.unfinished import Unfinished, UnfinishedStep
 
 __all__ = [
     "Applied",
@@ -60,12 +62,15 @@ __all__ = [
     "Plan",
     "PlanError",
     "Planned",
+    "Recovered",
     "RollbackError",
     "Source",
     "Step",
     "StepEvent",
     "Topology",
     "TranslatorError",
+    "Unfinished",
+    "UnfinishedStep",
     "diff",
     "load",
     "plan",
@@ -80,7 +85,10 @@ _LATE = {
     "Delta": "translator.delta",
     "Host": "translator.host",
     "Planned": "translator.batch",
+    "Recovered": "translator.recover",
     "StepEvent": "translator.outcome",
+    "Unfinished": "translator.unfinished",
+    "UnfinishedStep": "translator.unfinished",
     "plan_many": "translator.batch",
 }
 

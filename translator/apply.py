@@ -199,6 +199,7 @@ async def intent_of(steps: tuple[Step, ...], host: Host, domain: DomainIdentity)
         sysfs=str(host.sysfs_root.absolute()),
         timeout_s=host.timeout_s,
         absent=absent,
+        process=(await host.qmp(PRIMARY, None)).process if domain.domid is None else None,
         steps=steps,
     )
 

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 
     from translator.outcome import Applied
     from translator.plan import Plan
+    from translator.recover import Recovered
     from translator.topology import Layout, Topology
+    from translator.unfinished import Unfinished
 
 
 class BlockingHost:
@@ -50,6 +52,14 @@ class BlockingHost:
     def observe(self, *, domid: int | None = None, layout: Layout | None = None) -> Topology:
         """Return what the running domain has; see `Host.observe`."""
         return self._runner.run(self._host.observe(domid=domid, layout=layout))
+
+    def unfinished(self) -> tuple[Unfinished, ...]:
+        """Return what applies have left in the state directory; see `Host.unfinished`."""
+        return self._host.unfinished()
+
+    def recover(self, one: Unfinished, **options: Any) -> Recovered:
+        """Take back what a killed apply did, or finish it; see `Host.recover`."""
+        return self._runner.run(self._host.recover(one, **options))
 
     def close(self) -> None:
         """Close what was opened."""

@@ -781,15 +781,27 @@ CATALOG: dict[str, Entry] = {
     ),
     "T510": Entry(
         "cannot be finished",
-        "The domain that an apply was killed on has gone, or its id is another domain's by now. What is left of the "
-        "apply can be taken away only.",
+        "The domain that an apply was killed on has gone, its id is another domain's by now, or another QEMU listens "
+        "at its monitor's place. What is left of the apply can be taken away only.",
         "translator recover --resume after xl destroy",
+    ),
+    "T511": Entry(
+        "no such journal",
+        "The journal that a recovery was to look at is not there any more: its apply has come to its end, or it was "
+        "recovered by somebody else.",
+        "two programs recover at the same time",
     ),
     "T512": Entry(
         "changed since",
         "Somebody else has changed what a killed apply had made. It is left as it is, and the apply cannot be "
         "finished.",
         "xl usbctrl-detach, and then translator recover --resume",
+    ),
+    "T513": Entry(
+        "cannot be taken back",
+        "A killed apply has taken away what nothing brings back, such as a chardev of which QEMU does not say how it "
+        "was made. That goes last, so there is little left to do: the apply can be finished only.",
+        "apply --prune, killed after it had removed a serial port",
     ),
 }
 

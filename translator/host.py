@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from translator.hosts.xenstore import Xenstore
     from translator.outcome import Applied, StepEvent
     from translator.plan import Action, Plan, XenstoreOp
+    from translator.recover import Recovered
     from translator.topology import Layout, Topology
+    from translator.unfinished import Unfinished
 
 XENSTORED_SOCKET = Path("/var/run/xenstored/socket")
 TIMEOUT_S = 10.0
@@ -180,6 +182,55 @@ class Host:
         from translator.observe import observe
 
         return (await observe(self, domid=domid, layout=layout)).topology
+
+    def unfinished(self) -> tuple[Unfinished, ...]:
+        """Return what applies with the same `state` have left there, or are working on; the host is not asked.
+
+        Raises:
+            HostError: T507, the directory cannot be read or trusted.
+        """
+        from translator.state import State
+        from translator.unfinished import unfinished
+
+        directory = State(self._journals)
+        return tuple(unfinished(directory, found) for found in directory.journals())
+
+    async def recover(
+        self, one: Unfinished, *, resume: bool = False, on_step: Callable[[StepEvent], None] | None = None
+    ) -> Recovered:
+        """Take back what a killed apply did, or finish it; see `translator.recover.recover`.
+
+        The sockets are those of the apply, by its journal, and not this host's own.
+
+        Args:
+            one: what `unfinished` has returned.
+            resume: carry out what is not in effect, and take all back where that fails.
+            on_step: is told of each step as it begins and ends.
+
+        Raises:
+            HostError: T511, the journal is gone; T501, it could not be finished, and all was taken back.
+            RollbackError: something is still in between, and the journal stays.
+        """
+        from translator.recover import recover
+        from translator.state import State
+
+        found = next((found for found in State(self._journals).journals() if found.path == one.journal), None)
+        if found is None:
+            raise HostError("T511", f"{one.journal} is not there any more", "look again at what is unfinished")
+        return await recover(
+            self._journals,
+            found,
+            resume=resume,
+            timeout_s=self.timeout_s,
+            lock_timeout_s=self.lock_timeout_s,
+            on_step=on_step,
+        )
+
+    @property
+    def _journals(self) -> Path:
+        if self.state is None:
+            raise ValueError("a host without a state directory keeps no journals")
+        return self.state
 
     async def xenstore(self) -> Xenstore:
         """Return the xenstored's client, a new one when the connection was lost."""

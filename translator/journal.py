@@ -52,13 +52,15 @@ class _Facts(msgspec.Struct, frozen=True, kw_only=True):
     sysfs: str
     timeout_s: float | None
     absent: tuple[str, ...]
+    process: str | None = None
 
 
 class Intent(_Facts, frozen=True, kw_only=True):
     """What an apply is about to do, with all that is needed to take it back from another process.
 
     The steps are bound, so they are absolute. `boot` names the host's run, None where the kernel does not tell;
-    `absent` are the xenstore directories that were not there before; `started` is for people only.
+    `absent` are the xenstore directories that were not there before; `process` names the one that listens at a QEMU's
+    monitor where no domid names the domain; `started` is for people only.
     """
 
     steps: tuple[Step, ...]

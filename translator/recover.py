@@ -4,7 +4,7 @@ A journal says which steps may be in effect; the host says which are. What is in
 what is not is carried out. A recovery that is killed itself leaves the same journal, and the next one looks again.
 
 Where the domain has gone, or another one has its id, what would be the domain's own is nobody's, or not ours: only
-what is left besides is taken away. After the host was started anew nothing is left at all.
+what is left besides is taken away. After the host was started anew, or its QEMU, nothing is left at all.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from translator.plan import Step
     from translator.state import Found
 
-# `gone`: nothing runs under the id; `other`: another domain does; `rebooted`: the host was started anew.
-Whereabouts = Literal["same", "gone", "other", "rebooted"]
+# `gone`: nothing runs under the id; `other`: another domain does; `restarted`: another QEMU listens at the monitor's
+# place, and says the same of its domain; `rebooted`: the host was started anew.
+Whereabouts = Literal["same", "gone", "other", "restarted", "rebooted"]
 
 Result = Literal["rolled-back", "finished", "kept", "running"]
 
@@ -73,9 +74,9 @@ async def recover(
 
     Raises:
         HostError: T501, it could not be finished, and all was taken back.
-        RollbackError: T506, the journal is damaged; T510, its domain is gone, and it cannot be finished; T502,
-            something could not be undone, or what kept us from the host; the journal stays. T507, all was undone
-            or done, and the journal cannot be removed.
+        RollbackError: T506, the journal is damaged; T510, its domain is gone, and it cannot be finished; T513, it
+            cannot be taken back; T502, something could not be undone, or what kept us from the host; the journal
+            stays. T507, all was undone or done, and the journal cannot be removed.
     """
     directory = State(state)
     if isinstance(found.content, RollbackError):
@@ -142,7 +143,8 @@ async def _recover(
             steps, left = await work(journal, content, host, tell)
         else:
             left = ()
-            steps = () if whereabouts == "rebooted" else await _clean(journal, content, host, whereabouts, tell)
+            anew = whereabouts in ("restarted", "rebooted")
+            steps = () if anew else await _clean(journal, content, host, whereabouts, tell)
     _end(journal, "done" if resume else "undone")
     return Recovered(
         domain=intent.domain,
@@ -165,6 +167,7 @@ def _end(journal: Journal, outcome: Outcome) -> None:
 _WHY_NOT: Mapping[Whereabouts, str] = {
     "gone": "domain {} is gone, so its apply cannot be finished",
     "other": "another domain runs as {} by now, so the apply cannot be finished",
+    "restarted": "another QEMU than before listens for domain {}, so the apply to that one cannot be finished",
     "rebooted": "the host was started anew, so the apply to domain {} cannot be finished",
 }
 
@@ -179,7 +182,10 @@ async def where_is(intent: Intent, host: Host) -> Whereabouts:
             monitor = await host.qmp(PRIMARY, None)
         except MonitorGone:
             return "gone"
-        return "same" if (await monitor.machine()).uuid == domain.uuid else "other"
+        if (await monitor.machine()).uuid != domain.uuid:
+            return "other"
+        known = None not in (intent.process, monitor.process)
+        return "restarted" if known and intent.process != monitor.process else "same"
     store = await host.xenstore()
     name, vm = await store.read(f"/local/domain/{domain.domid}/name"), await store.read(_vm(domain))
     if name is None and vm is None:
@@ -229,6 +235,15 @@ async def _take_back(
     journal: Journal, content: Content, host: Host, tell: Callable[[StepEvent], None]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     seen = await _see(content, host, resume=False)
+    for_good = [step for step in seen.there.values() if step.undo is None]
+    if for_good:
+        told = ", ".join(f"{step.id} ({step.undo_reason})" for step in for_good)
+        raise RollbackError(
+            "T513",
+            f"{journal.path}: cannot be taken back, as nothing undoes {told}; nothing was changed",
+            "finish it with: translator recover --resume",
+            stuck=_ids(seen.there)[::-1],
+        )
     await _undo(seen.there, journal, _performer(content.intent, host, _guards(content.intent.domain)), tell)
     return _ids(seen.there), _ids(seen.other)
 

@@ -11,7 +11,6 @@ import msgspec
 from translator.cli import inputs, options
 from translator.cli.hosts import run, state_of
 from translator.cli.progress import progress_of
-from translator.errors import RollbackError
 from translator.report import EXIT_DIRTY
 
 if TYPE_CHECKING:
@@ -19,7 +18,8 @@ if TYPE_CHECKING:
 
     from translator.cli.options import Progress, Reporting
     from translator.recover import Recovered
-    from translator.state import Found, State
+    from translator.state import Found
+    from translator.unfinished import Unfinished, UnfinishedStep
 
 
 @click.command(
@@ -49,6 +49,7 @@ def command(
     """Take back, or finish, what killed applies have left; --domid: only those of one Xen domain."""
     from translator.recover import recover
     from translator.state import State
+    from translator.unfinished import unfinished
 
     if rollback + resume + listing > 1:
         inputs.usage("--rollback, --resume and --list: take one of them")
@@ -66,8 +67,9 @@ def command(
     with report.document(None):
         found = [one for one in directory.journals() if domid is None or one.key == f"xen-{domid}"]
         if listing:
-            listed = [_listed(directory, one) for one in found]
-            inputs.write(_json(listed) if format == "json" else "".join(map(_line, listed)), None)
+            listed = [unfinished(directory, one) for one in found]
+            text = _json(msgspec.to_builtins(listed)) if format == "json" else "".join(map(_line, listed))
+            inputs.write(text, None)
         else:
             for one in found:
                 with report.document(None):
@@ -79,38 +81,16 @@ def command(
     report.exit()
 
 
-def _listed(directory: State, found: Found) -> dict[str, Any]:
-    """Return what there is to say of a journal; `state` is `running`, `waiting`, `confirmed`, `left` or `damaged`."""
-    from translator.confirm import waiting
-
-    if isinstance(found.content, RollbackError):
-        return {"journal": found.path, "state": "damaged", "error": found.content.message}
-    content = found.content
-    state = "confirmed" if found.confirmed else "left"
-    if directory.is_locked(found.key):
-        state = "waiting" if found in waiting(directory) else "running"
-    return {
-        "journal": found.path,
-        "state": state,
-        "domain": {name: getattr(content.intent.domain, name) for name in ("name", "uuid", "domid")},
-        "started": content.intent.started,
-        "steps": [
-            {"id": step.id, "mark": mark, "why": step.why}
-            for step, mark in zip(content.intent.steps, content.marks, strict=True)
-        ],
-    }
+def _line(one: Unfinished) -> str:
+    if one.domain is None:
+        return f"{one.journal}: {one.state}\n"
+    who = one.domain.name if one.domain.domid is None else f"{one.domain.name} (domid {one.domain.domid})"
+    head = f"{one.journal}: {one.state}: {who}, {one.started}, {len(one.begun)} of {len(one.steps)} steps begun\n"
+    return head + "".join(f"  {step.id}{_for_good(step)}\n" for step in one.begun)
 
 
-def _line(listed: dict[str, Any]) -> str:
-    if "domain" not in listed:
-        return f"{listed['journal']}: {listed['state']}\n"
-    domain = listed["domain"]
-    begun = [step["id"] for step in listed["steps"] if step["mark"] == "begun"]
-    who = domain["name"] if domain["domid"] is None else f"{domain['name']} (domid {domain['domid']})"
-    return (
-        f"{listed['journal']}: {listed['state']}: {who}, {listed['started']}, "
-        f"{len(begun)} of {len(listed['steps'])} steps begun\n" + "".join(f"  {id}\n" for id in begun)
-    )
+def _for_good(step: UnfinishedStep) -> str:
+    return f" (nothing undoes it: {step.undo_reason}; only --resume)" if step.undo_reason else ""
 
 
 def _told(result: Recovered) -> str:
@@ -124,6 +104,7 @@ def _told(result: Recovered) -> str:
         "same": "",
         "gone": " (the domain is gone)",
         "other": " (another domain has its id)",
+        "restarted": " (its QEMU was started anew)",
         "rebooted": " (the host was started anew)",
     }
     left = f"; changed by somebody else since, and left so: {', '.join(result.left)}" if result.left else ""

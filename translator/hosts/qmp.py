@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import socket
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
@@ -17,6 +18,7 @@ from qemu.qmp import ConnectError, ExecuteError, QMPClient, QMPError, Runstate
 from qemu.qmp.events import EventListener
 
 from translator.errors import HostError, OutcomeUnknown
+from translator.hosts.peer import process_behind
 from translator.topology import PRIMARY, Value
 
 if TYPE_CHECKING:
@@ -95,10 +97,11 @@ class _Client(QMPClient):
 class Qmp:
     """The client; implements `QmpHost`. Make one with `connect`."""
 
-    def __init__(self, client: QMPClient, path: str, timeout_s: float) -> None:
+    def __init__(self, client: QMPClient, path: str, timeout_s: float, process: str | None = None) -> None:
         self._client = client
         self._path = path
         self._timeout_s = timeout_s
+        self._process = process
         self._machine: Machine | None = None
 
     @classmethod
@@ -118,26 +121,34 @@ class Qmp:
         client.events.event_filter = lambda _: False  # nobody reads that queue, and it has no bound
         try:
             async with asyncio.timeout(timeout_s):
-                await client.connect(name)
+                connection = await _connection(name)
+                process = process_behind(connection)
+                await client.connect(connection)
         except TimeoutError as error:
             raise HostError(
                 "T430",
                 f"{name}: the monitor is busy: it says nothing for {timeout_s:g} s, as while another client holds it",
                 "a monitor serves one client at a time; end the other one, or give QEMU a second -qmp",
             ) from error
-        except ConnectError as error:
-            gone = isinstance(error.exc, (FileNotFoundError, ConnectionRefusedError))
+        except (OSError, ConnectError) as error:
+            cause = error.exc if isinstance(error, ConnectError) else error
+            gone = isinstance(cause, (FileNotFoundError, ConnectionRefusedError))
             raise (MonitorGone if gone else HostError)(
                 "T402",
-                f"{name}: no QMP monitor: {_reason(error.exc)}",
+                f"{name}: no QMP monitor: {_reason(cause)}",
                 "is QEMU running? name its monitor with --qmp",
             ) from error
-        return cls(client, name, timeout_s)
+        return cls(client, name, timeout_s, process)
 
     @property
     def is_open(self) -> bool:
         """Whether the connection was not lost yet."""
         return self._client.runstate is Runstate.RUNNING
+
+    @property
+    def process(self) -> str | None:
+        """The process that listens, see `process_behind`: which QEMU this is, whatever it was started as."""
+        return self._process
 
     @property
     def version(self) -> str:
@@ -380,6 +391,18 @@ class _Block(msgspec.Struct):
 class _QomEntry(msgspec.Struct):
     name: str
     type: str
+
+
+async def _connection(path: str) -> socket.socket:
+    """Return a connection to the Unix socket `path`."""
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _deleted(event: Mapping[str, Any]) -> str:
