@@ -8,8 +8,8 @@ async with translator.Host(xenstore=..., qmp=...) as host:
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
@@ -34,6 +34,7 @@ from translator.topology import Controller, Device, Topology
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from os import PathLike
 
     from translator.batch import Planned, plan_many
     from translator.blocking import BlockingHost
@@ -99,7 +100,9 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def load(source: str | Path | bytes | BinaryIO, *, file: str | None = None, max_size: int = MAX_SIZE) -> Domain:
+def load(
+    source: str | PathLike[str] | bytes | BinaryIO, *, file: str | None = None, max_size: int = MAX_SIZE
+) -> Domain:
     """Return what a domain document says.
 
     Args:
@@ -119,10 +122,10 @@ def load(source: str | Path | bytes | BinaryIO, *, file: str | None = None, max_
         data = source
     elif isinstance(source, str) and source.lstrip().startswith("<"):
         raise TypeError("a str is a path; give a document itself as bytes: text.encode()")
-    elif isinstance(source, (str, Path)):
-        with Path(source).open("rb") as stream:
+    elif isinstance(source, (str, os.PathLike)):
+        with open(source, "rb") as stream:
             data = stream.read(max_size + 1)
-        file = file or str(source)
+        file = file or os.fspath(source)
     else:
         data = source.read(max_size + 1)
         if not isinstance(data, bytes):

@@ -6,6 +6,7 @@ walk cannot explain is reported in the words of the engine that refused.
 
 from __future__ import annotations
 
+import os
 import threading
 from difflib import get_close_matches
 from functools import cache, cached_property
@@ -95,7 +96,7 @@ def _is_required(attribute: Any) -> bool:
 class _Schema:
     def __init__(self, file: str) -> None:
         # a plain table: the one of xmlschema's own composes a name at every look-up
-        declared = xmlschema.XMLSchema10(str(schema_dir() / file)).elements.values()
+        declared = xmlschema.XMLSchema10(os.path.join(schema_dir(), file)).elements.values()
         self.declarations = {str(declaration.name): declaration for declaration in declared}
         self._rules: dict[Any, _Rules] = {}
 

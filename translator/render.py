@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
 
 from translator.layouts import CLOSING
 from translator.plan import Action, LaunchOption, Plan, QmpCommand, SysfsWrites, Transaction, Wait
@@ -58,6 +58,8 @@ def xenstore(plan: Plan) -> str:
 
 def qmp(plan: Plan) -> str:
     """Return the commands of the attach stage as they go over the wire, one a line."""
+    import json
+
     return "".join(
         json.dumps({"execute": step.action.execute, "arguments": step.action.arguments}) + "\n"
         for step in plan.steps
@@ -67,6 +69,8 @@ def qmp(plan: Plan) -> str:
 
 def qemu_args(plan: Plan, device_model: str | None = None) -> str:
     """Return the launch stage as words for a shell, an option a line; those of one device model if it is named."""
+    import shlex
+
     return "".join(
         shlex.join(step.launch_words) + "\n"
         for step in plan.steps
@@ -241,7 +245,7 @@ def _device(device: Device) -> str:
 def _action(action: Action) -> Iterable[str]:
     match action:
         case QmpCommand(command, arguments):
-            yield f"{command} {json.dumps(arguments)}"
+            yield f"{command} {_one_line(arguments)}"
         case Transaction(operations):
             yield from _operations(operations)
         case Wait(path, values, timeout_s):
@@ -249,7 +253,11 @@ def _action(action: Action) -> Iterable[str]:
         case SysfsWrites(writes):
             yield from (f"{write.path} < {write.value}" for write in writes)
         case LaunchOption(option, value):
-            yield f"{option} {json.dumps(value)}"
+            yield f"{option} {_one_line(value)}"
+
+
+def _one_line(value: Mapping[str, object]) -> str:
+    return str(msgspec.json.format(msgspec.json.encode(value), indent=0), "utf-8")
 
 
 def _operations(operations: Iterable[XenstoreOp]) -> Iterable[str]:

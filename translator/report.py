@@ -12,7 +12,6 @@ import os
 import re
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
-from urllib.parse import quote
 
 import click
 import msgspec
@@ -274,6 +273,8 @@ def _sarif_result(finding: Diagnostic, rule: int, fingerprint: str) -> dict[str,
 
 def _uri(file: str) -> str:
     """Return the path as a URI reference: relative as it was given, with the scheme when absolute."""
+    from urllib.parse import quote
+
     path = quote(file)
     return f"file://{path}" if path.startswith("/") else path
 

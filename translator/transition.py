@@ -7,7 +7,6 @@ them. What needs the guest's consent, QEMU's PCI controllers, goes before what c
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -128,6 +127,8 @@ def additions(seen: Observation, plan: Plan, missing: set[str]) -> tuple[Step, .
     )
     launch = [step for step in steps if step.stage == "launch"]
     if launch:
+        import shlex
+
         raise HostError(
             "T415",
             f"QEMU cannot be given {', '.join(step.id for step in launch)} while it runs",

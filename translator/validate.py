@@ -6,11 +6,11 @@ lxml decides. Only what it refused is looked at again, by `translator.explain`, 
 from __future__ import annotations
 
 import codecs
+import os
 import re
 import threading
 from functools import cache
 from itertools import islice
-from pathlib import Path
 from typing import Any, NoReturn
 
 import msgspec
@@ -71,7 +71,7 @@ class _Engine(threading.local):
     """What one thread parses and judges with: libxml2's error logs must not be shared between threads."""
 
     def __init__(self, file: str) -> None:
-        self.schema = etree.XMLSchema(etree.parse(str(schema_dir() / file)))
+        self.schema = etree.XMLSchema(_schema(file))
         self.parser = _hardened_parser(None)
         self.judging_parser = _hardened_parser(self.schema)
 
@@ -90,17 +90,23 @@ def _hardened_parser(schema: etree.XMLSchema | None) -> etree.XMLParser:
 
 
 @cache
-def _local(file: str = _DOMAIN) -> _Engine:
+def _local(file: str) -> _Engine:
     return _Engine(file)
 
 
-def schema_dir() -> Path:
+@cache
+def schema_dir() -> str:
     """Return the folder of the schemas: inside the package when installed, beside it in a checkout."""
-    package = Path(__file__).resolve().parent
-    for folder in (package / "schemas", package.parent / "schemas"):
-        if (folder / "domain.xsd").is_file():
+    package = os.path.dirname(os.path.realpath(__file__))
+    folders = [os.path.join(above, "schemas") for above in (package, os.path.dirname(package))]
+    for folder in folders:
+        if os.path.isfile(os.path.join(folder, _DOMAIN)):
             return folder
-    raise FileNotFoundError(f"domain.xsd is neither in {package / 'schemas'} nor in {package.parent / 'schemas'}")
+    raise FileNotFoundError(f"{_DOMAIN} is in none of {', '.join(folders)}")
+
+
+def _schema(file: str) -> etree._ElementTree:
+    return etree.parse(os.path.join(schema_dir(), file))
 
 
 @cache
@@ -108,8 +114,9 @@ def known_elements() -> frozenset[str]:
     """Return the names that the schema declares for children of `<domain>` and `<devices>`."""
     return frozenset(
         str(declaration.get("name"))
-        for file in schema_dir().glob("*.xsd")
-        if (root := etree.parse(str(file)).getroot()).get("targetNamespace") is None  # what domain XML has by itself
+        for file in sorted(os.listdir(schema_dir()))
+        if file.endswith(".xsd")
+        if (root := _schema(file).getroot()).get("targetNamespace") is None  # what domain XML has by itself
         for declaration in root.iterchildren(f"{_XML}element")
     )
 
@@ -202,7 +209,7 @@ def revisit(data: bytes) -> Document:
 
         return document(data)
     text, encoding = _decoded(data, None)
-    root = etree.fromstring(data, _local().parser)
+    root = etree.fromstring(data, _local(_DOMAIN).parser)
     domain = root.find("domain") if root.tag == "domstatus" else root
     assert domain is not None, "it was there when the document was accepted"
     return Document(domain, data, None, Locator(text, root, encoding))
@@ -244,7 +251,7 @@ def _parse(data: bytes, file: str | None, *, many: bool) -> tuple[_Element, bool
     Judging a tree, lxml writes an XPath for every fault, each by counting siblings: 100,000 faulty siblings
     would take minutes. Judging while it parses it does not, and finds the same.
     """
-    engine = _local()
+    engine = _local(_DOMAIN)
     if many:
         try:
             return etree.fromstring(data, engine.judging_parser), True

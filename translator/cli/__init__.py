@@ -5,6 +5,11 @@ A command is a module of its own, imported when it is called; a line in `COMMAND
 
 from __future__ import annotations
 
+import atexit
+import gc
+import os
+import sys
+import threading
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -67,5 +72,25 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run the command line."""
-    cli(prog_name="translator")
+    """Run the command line.
+
+    A process that is over frees nothing, and one that is short collects nothing: a sixth of the time of a plan.
+    """
+    gc.set_threshold(50_000)
+    try:
+        cli(prog_name="translator")
+    finally:
+        _leave(sys.exc_info()[1])
+
+
+def _leave(reason: BaseException | None) -> None:
+    """End at once, with what has to be said said; where threads are left, or no exit was asked for, Python does."""
+    if not isinstance(reason, SystemExit) or isinstance(reason.code, str) or threading.active_count() > 1:
+        return
+    atexit._run_exitfuncs()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        return
+    os._exit(reason.code or 0)

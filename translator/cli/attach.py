@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -15,6 +14,7 @@ from translator.topology import Controller, Place
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from translator.attach import Given
     from translator.cli.options import Journaling, Reaching, Reporting
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 @click.option("--no-auto-controller", is_flag=True, help="Let no controller come along where no port is free.")
 @click.option(
     "--save",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=options.PathType(exists=True, dir_okay=False),
     metavar="FILE.xml",
     help="Add it to this document too.",
 )

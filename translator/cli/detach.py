@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -13,6 +12,8 @@ from translator.cli.hosts import domain_at, host_of, run
 from translator.cli.progress import progress_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from translator.cli.options import Journaling, Reaching, Reporting
 
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("--force", is_flag=True, help="Do not wait for the guest and the backend to let go of a controller.")
 @click.option(
     "--save",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=options.PathType(exists=True, dir_okay=False),
     metavar="FILE.xml",
     help="Take it out of this document too.",
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
 import click
@@ -16,6 +15,7 @@ from translator.plan import is_plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
 
     from translator.cli.options import Planning
     from translator.drivers import Driver
@@ -38,7 +38,7 @@ def documents(files: Iterable[str], report: Report, max_size: int = MAX_SIZE) ->
     """
     for name in names(files, report):
         try:
-            data = read(sys.stdin.buffer, max_size) if name == "-" else read_file(Path(name), max_size)
+            data = read(sys.stdin.buffer, max_size) if name == "-" else read_file(name, max_size)
         except OSError as error:
             unreadable(name, error, report)
         else:
@@ -53,8 +53,12 @@ def names(files: Iterable[str], report: Report) -> Iterator[str]:
         if not file:
             report.unreadable(file, "a file's name is empty")
             continue
-        path = Path(file)
-        found = sorted(path.rglob("*.xml")) if path.is_dir() else [path]
+        if not os.path.isdir(file):
+            yield file
+            continue
+        from pathlib import Path
+
+        found = sorted(Path(file).rglob("*.xml"))
         if not found:
             report.unreadable(file, f"there is no *.xml below the folder {file!r}")
         yield from map(str, found)
@@ -135,9 +139,9 @@ def usage(message: str) -> NoReturn:
     raise click.UsageError(message)
 
 
-def read_file(path: Path, max_size: int) -> bytes:
+def read_file(path: str | Path, max_size: int) -> bytes:
     """Return what a file holds, as `read` does."""
-    with path.open("rb") as stream:
+    with open(path, "rb") as stream:
         return read(stream, max_size)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO, get_args
 
 import click
@@ -16,6 +16,7 @@ from translator.report import DOCUMENTS, LINES, Report, colored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from pathlib import Path  # noqa: TC004 - nobody converts the groups below, so their types stay words
 
     from click.shell_completion import CompletionItem
 
@@ -81,6 +82,15 @@ class Reporting(msgspec.Struct, frozen=True):
         return Report(self.strict, self.diagnostics, self.color)
 
 
+class PathType(click.Path):
+    """A path as `pathlib` has it, imported where one is given."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        from pathlib import Path
+
+        return Path(os.fsdecode(super().convert(value, param, ctx)))
+
+
 def _group(name: str, kind: type[msgspec.Struct], *options: Decorator) -> Decorator:
     """Return a decorator that adds the options, whose values the command gets as one `kind` called `name`."""
 
@@ -139,9 +149,7 @@ DOMID = click.IntRange(1, DOMID_MAX)
 file = click.argument("file", shell_complete=complete_file)
 files = click.argument("files", nargs=-1, required=True, metavar="FILE…", shell_complete=complete_file)
 domid = click.option("--domid", type=DOMID, help="The running Xen domain's id.")
-output = click.option(
-    "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write here, not to standard output."
-)
+output = click.option("--output", type=PathType(dir_okay=False), help="Write here, not to standard output.")
 max_size = click.option(
     "--max-size",
     callback=_bytes,
@@ -183,9 +191,9 @@ planning = _group(
     ),
 )
 _reaching = (
-    click.option("--xenstore", type=click.Path(path_type=Path), help="xenstored's socket or device."),
+    click.option("--xenstore", type=PathType(), help="xenstored's socket or device."),
     click.option("--qmp", multiple=True, metavar="[NAME=]PATH", help="A QEMU's QMP socket."),
-    click.option("--sysfs", type=click.Path(path_type=Path), default=Path("/sys"), help="Where the host's /sys is."),
+    click.option("--sysfs", type=PathType(), default="/sys", help="Where the host's /sys is."),
     click.option("--timeout", callback=seconds, metavar="SECONDS", help="For each wait [default: 10]."),
 )
 connecting = _group(
@@ -198,7 +206,7 @@ looking = _group(
 domain = click.argument("domain")
 state = click.option(
     "--state",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=PathType(file_okay=False),
     metavar="DIR",
     help="Where journals are kept [default: /var/lib/translator, or $XDG_STATE_HOME/translator when not root].",
 )

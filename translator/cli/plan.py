@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -14,6 +13,7 @@ from translator.cli import inputs, options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from translator.cli.options import Planning, Probing, Reporting
     from translator.drivers import Driver
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @click.option("--update", is_flag=True, help="Write NAME.plan.json beside each NAME.xml.")
 @click.option(
     "--sysfs",
-    type=click.Path(path_type=Path),
+    type=options.PathType(),
     help="Where the /sys of the host is that the plan is for: which devices its selectors name, and whether it has "
     "usbback, is then looked up.",
 )

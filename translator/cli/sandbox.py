@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -13,12 +12,14 @@ from translator.cli.hosts import run
 from translator.topology import PRIMARY
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from translator.cli.options import Reporting
 
 
 @click.command("sandbox", epilog=options.examples("translator sandbox guest.xml --directory /tmp/sandbox"))
 @click.argument("files", nargs=-1, metavar="[FILE]…", shell_complete=options.complete_file)
-@click.option("--directory", type=click.Path(file_okay=False, path_type=Path), help="Where the sockets are made.")
+@click.option("--directory", type=options.PathType(file_okay=False), help="Where the sockets are made.")
 @options.reporting
 def command(files: tuple[str, ...], directory: Path | None, reporting: Reporting) -> None:
     """Run the embedded host until interrupted, with a guest for each document; print how to reach it."""

@@ -13,7 +13,7 @@ themselves know no family by name: a module put into this folder, with its `FAMI
 
 from __future__ import annotations
 
-import pkgutil
+import os
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -154,9 +154,9 @@ class Family(Protocol):
 @cache
 def families() -> tuple[Family, ...]:
     """Return all families, in order."""
-    found: Iterable[Family] = (
-        import_module(f"{__name__}.{module.name}").FAMILY for module in pkgutil.iter_modules(__path__)
-    )
+    names = {entry.removesuffix(".py") for folder in __path__ for entry in os.listdir(folder)}
+    modules = (import_module(f"{__name__}.{name}") for name in sorted(names) if not name.startswith(("_", ".")))
+    found: Iterable[Family] = (module.FAMILY for module in modules)
     return tuple(sorted(found, key=lambda family: (family.order, family.name)))
 
 

@@ -6,7 +6,6 @@ controller with a free port, paravirtual ones first, and brings a controller alo
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from translator.families import Placed
@@ -211,6 +210,8 @@ class UsbPart:
             return MODELS[modelless] if modelless else None
         if element.model not in NAMES:
             word = element.model if len(element.model) <= LONGEST_WORD else element.model[:LONGEST_WORD] + "…"
+            from difflib import get_close_matches
+
             near = get_close_matches(word, NAMES, n=1)
             self.findings.fault(
                 "T301",
