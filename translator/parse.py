@@ -104,7 +104,7 @@ class _Parser(Reader):
             disks=tuple(devices.disks),
             audios=tuple(devices.audios),
             filters=tuple(devices.filters or ()),
-            spice=root.find("devices/graphics[@type='spice']") is not None,
+            spice=any(one.element.tag == "graphics" and one.element.get("type") == "spice" for one in places),
             boot=tuple(one.get("dev", "") for one in root.iterfind("os/boot")),
             boot_orders=tuple(self.boot_orders(places)),
             aliases=tuple(

@@ -68,8 +68,8 @@ class Reader:
 
     def alias(self, place: Place) -> str | None:
         """Return the user's alias; any other is libvirt's own and not kept."""
-        name = self.attribute(place, "alias", "name") or ""
-        return name if _USER_ALIAS.fullmatch(name) else None
+        name = self.attribute(place, "alias", "name")
+        return name if name is not None and _USER_ALIAS.fullmatch(name) else None
 
     def number(
         self,
@@ -225,8 +225,11 @@ class Reader:
 
 
 def _below(element: _Element, path: str) -> _Element | None:
-    # most elements of a large document have nothing below, which is found out sooner than searched
-    return element.find(path) if len(element) else None
+    # most elements of a large document have nothing below, which is found out sooner than searched; and a child by
+    # its name sooner than by a path
+    if not len(element):
+        return None
+    return element.find(path) if "/" in path else next(element.iterchildren(path), None)
 
 
 def attributes(element: _Element) -> dict[str, str]:

@@ -62,8 +62,9 @@ def resolve(
     findings = Findings(domain.file)
     its_layout = layout_named((layout or "libxl") if domain.hypervisor == "xen" else "qemu")
     board = BOARDS.get(machine_row(domain.machine).board or "") if domain.pci is not None else None
-    context = Context(domain, its_layout, findings, board, Peripherals(domain, its_layout), usbback)
-    parts = {family.name: family.begin(context) for family in families()}
+    present = frozenset(one.family for one in domain.controllers) | {one.family for one in domain.devices}
+    context = Context(domain, its_layout, findings, board, Peripherals(domain, its_layout), usbback, present)
+    parts = {family.name: family.begin(context) for family in families() if not family.absent(context)}
     check(domain, findings)
     places = place_parts(context, parts)
     placed = [part.settle(places) for part in parts.values()]

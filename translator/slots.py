@@ -90,6 +90,8 @@ def in_list_order(parts: Iterable[Part], key: Callable[[Part], tuple[int | None,
     (conf/domain_conf.c), as observed.
     """
     parts = list(parts)
+    if len(parts) < 2:
+        return parts
     keys = [key(part) for part in parts]
     end = len(parts)
     ranked = sorted(

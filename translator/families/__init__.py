@@ -35,7 +35,11 @@ if TYPE_CHECKING:
 
 
 class Context(NamedTuple):
-    """What families share while a domain is resolved; `board` is None where nobody but QEMU places PCI devices."""
+    """What families share while a domain is resolved.
+
+    `board` is None where nobody but QEMU places PCI devices; `present` are the families of which the document has
+    something.
+    """
 
     domain: Domain
     layout: Layout
@@ -43,6 +47,7 @@ class Context(NamedTuple):
     board: Board | None
     peripherals: Peripherals
     usbback: bool
+    present: frozenset[str]
 
     @property
     def xen(self) -> bool:
@@ -122,6 +127,9 @@ class Family(Protocol):
 
     def device(self, devices: Devices, place: Place, ordinal: int) -> DeviceElement | None:
         """Return what an element says that is a device of this family; None when it is none."""
+
+    def absent(self, context: Context) -> bool:
+        """Tell whether a domain has nothing of this family, which then has no part in it."""
 
     def begin(self, context: Context) -> Part:
         """Return the domain's part of this family."""

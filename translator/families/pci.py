@@ -111,6 +111,10 @@ class Pci(UnitFamily):
         made = super().seen_controller(device, row, index)
         return msgspec.structs.replace(made, ports=_slots(row.name))
 
+    def absent(self, context: Context) -> bool:
+        """See `translator.families.Family`: a board has a root, and busses come along."""
+        return context.board is None and super().absent(context)
+
     def begin(self, context: Context) -> Part:
         """See `translator.families.Family`."""
         return _Part(self, context)

@@ -58,6 +58,11 @@ class UnitFamily:
         """Its models, by name."""
         return {row.name: row for row in self.rows}
 
+    @cached_property
+    def named(self) -> Mapping[str, UnitModel]:
+        """Its models, by name and alias."""
+        return {name: row for row in self.rows for name in (row.name, *row.aliases)}
+
     @property
     def types(self) -> tuple[str, ...]:
         """See `translator.families.Family`."""
@@ -256,6 +261,10 @@ class UnitFamily:
             return None
         controller = reader.number(address, "controller")
         return UnitAddress(controller or 0, tuple(reader.number(address, part) or 0 for part in parts))
+
+    def absent(self, context: Context) -> bool:
+        """See `translator.families.Family`."""
+        return self.name not in context.present and not self.needless(context)
 
     def begin(self, context: Context) -> Part:
         """See `translator.families.Family`."""

@@ -101,13 +101,12 @@ class UnitPart:
         if name in (None, "auto"):
             name = family.modelless(self.context)
         assert name is not None
-        names = {one: row for row in family.models.values() for one in (row.name, *row.aliases)}
-        row = names.get(name)
+        row = family.named.get(name)
         if row is None:
             from difflib import get_close_matches
 
             word = name if len(name) <= LONGEST_WORD else name[:LONGEST_WORD] + "…"
-            near = get_close_matches(word, names, n=1)
+            near = get_close_matches(word, family.named, n=1)
             self.findings.fault(
                 "T301",
                 element,

@@ -56,6 +56,10 @@ class Usb:
         """See `translator.families.Family`."""
         return devices.on_usb(place, ordinal)
 
+    def absent(self, context: Context) -> bool:
+        """See `translator.families.Family`: most machines bring a controller, and smart cards one to read them."""
+        return False
+
     def begin(self, context: Context) -> Part:
         """See `translator.families.Family`."""
         return UsbPart(context)
