@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
 # what may become USB devices or controllers, PCI controllers because USB's may need a bus of their own
 _SUBJECTS = frozenset(
-    ("controller", "hostdev", "input", "hub", "redirdev", "disk", "smartcard", "serial", "sound", "interface")
-    + ("channel", "console")
+    (
+        *("controller", "hostdev", "input", "hub", "redirdev", "disk", "smartcard", "serial", "sound", "interface"),
+        *("channel", "console"),
+    )
 )
 _COMMENT = re.compile(rb"<!--.*?-->", re.DOTALL)
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from translator.apply import bring_about
 from translator.binding import domid_of, own_drivers
+from translator.domain import Domain
 from translator.errors import DocumentError, HostError
+from translator.finding import find_element, find_part
 from translator.fragment import read_fragment, spell, unplaced
-from translator.hotplug import Wanted, find_element, find_part, with_devices, without_devices
+from translator.growing import Facts
+from translator.hosts.scsi import find as scsi_device
+from translator.hotplug import Wanted, with_devices, without_devices
 from translator.layouts import USBBACK
 from translator.observe import observe
 from translator.subjects import subject
@@ -17,11 +23,12 @@ from translator.topology import PRIMARY, Controller
 from translator.transition import Policy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from translator.domain import Domain
+    from translator.domain import DeviceElement
+    from translator.growing import Part
     from translator.host import Host
-    from translator.hotplug import Part
+    from translator.hosts.scsi import ScsiFacts
     from translator.observe import Observation
     from translator.outcome import Applied, StepEvent
     from translator.topology import DomainIdentity, HostDevice, Place
@@ -70,23 +77,14 @@ async def attach(
     """
     seen = await observe(host, domid=domid, layout=layout)
     fragments = [_fragment(one, seen.topology.domain, place) for one in given]
-    hosts = await _host_devices(host, fragments)
-    usbback = host.sysfs.has_driver("usbback")
-    notes = {} if domid is None else await (await host.xenstore()).tree(USBBACK)
-    lent = {found.selector: own_drivers(found, host.sysfs, notes) for found in hosts.values()}
-
-    def wanted_of(seen: Observation, nodes: Iterable[str] = ()) -> Wanted:
-        return with_devices(
-            seen, fragments, hosts, lent, auto_controller=auto_controller, usbback=usbback, block_nodes=nodes
-        )
-
-    wanted = wanted_of(seen)
-    emulated = {one.index for one in wanted.plan.topology.controllers if one.type == "emulated"}
-    if any((part.index if isinstance(part, Controller) else part.controller) in emulated for part in wanted.parts):
-        # QEMU may hold more than the records tell: its ids, its nodes
+    facts = await _facts(host, fragments, seen, domid)
+    wanted = with_devices(seen, fragments, facts, auto_controller=auto_controller)
+    emulated = {(one.family, one.index) for one in wanted.plan.topology.controllers if one.type == "emulated"}
+    if any(_seat(part) in emulated for part in wanted.parts):
+        # QEMU may hold more than the records tell: its ids, its nodes, its free slots
         seen = await observe(host, domid=domid, layout=layout, expect_qmp=True)
-        nodes = await _block_nodes(host, domid) if any(one.disks for one in fragments) else ()
-        wanted = wanted_of(seen, nodes)
+        facts = await _emulators_facts(host, facts, seen, domid)
+        wanted = with_devices(seen, fragments, facts, auto_controller=auto_controller)
     if before is not None:
         before(wanted)
     applied = await bring_about(wanted.plan, host, policy=Policy(), dry_run=dry_run, on_step=on_step)
@@ -114,14 +112,23 @@ async def detach(
         DocumentError, HostError: as `attach`; T438, it is not attached.
     """
     seen = await observe(host, domid=domid, layout=layout)
+    parts: list[Part | Domain] = [
+        read_fragment(one.what, seen.topology.domain, file=one.file)
+        if isinstance(one.what, bytes)
+        else find_part(seen.topology, one.what)
+        for one in given
+    ]
+    fragments = [one for one in parts if isinstance(one, Domain)]
+    facts = Facts(scsi=_scsi_devices(host, fragments, gone=True))
+    if any(device.disk is not None or device.scsi is not None for one in fragments for device in one.devices):
+        facts = await _emulators_facts(host, facts, seen, domid)
     leaving: list[Part] = []
-    for one in given:
-        if isinstance(one.what, bytes):
-            fragment = read_fragment(one.what, seen.topology.domain, file=one.file)
-            leaving += (find_element(seen.topology, element) for element in fragment.controllers)
-            leaving += (find_element(seen.topology, element) for element in fragment.devices)
+    for one in parts:
+        if isinstance(one, Domain):
+            leaving += (find_element(seen.topology, element, one, facts) for element in one.controllers)
+            leaving += (find_element(seen.topology, element, one, facts) for element in one.devices)
         else:
-            leaving.append(find_part(seen.topology, one.what))
+            leaving.append(one)
     wanted = without_devices(seen, leaving)
     if before is not None:
         before(wanted)
@@ -161,18 +168,76 @@ def _fragment(given: Given, identity: DomainIdentity, place: Place | None) -> Do
         raise unplaced(error) from None
 
 
-async def _host_devices(host: Host, fragments: Sequence[Domain]) -> dict[str, HostDevice]:
+def _seat(part: Part) -> tuple[str, int]:
+    if isinstance(part, Controller):
+        return ("usb", part.place.controller) if part.place else (part.family, part.index)
+    return part.family, part.controller
+
+
+# What the host says
+
+
+async def _facts(host: Host, fragments: Sequence[Domain], seen: Observation, domid: int | None) -> Facts:
+    """Return what the host says of what the fragments name; of its QEMU no more than it had to be asked anyway."""
+    hosts = _host_devices(host, fragments)
+    notes = {} if domid is None else await (await host.xenstore()).tree(USBBACK)
+    facts = Facts(
+        hosts=hosts,
+        lent={found.selector: own_drivers(found, host.sysfs, notes) for found in hosts.values()},
+        scsi=_scsi_devices(host, fragments),
+        usbback=host.sysfs.has_driver("usbback"),
+    )
+    return facts if domid is not None else await _emulators_facts(host, facts, seen, domid)
+
+
+async def _emulators_facts(host: Host, facts: Facts, seen: Observation, domid: int | None) -> Facts:
+    """Add what QEMU says: which file is behind which node, and which root ports are free."""
+    if domid is not None and not any(one.type == "emulated" for one in seen.topology.controllers):
+        return facts
+    monitor = await host.qmp(PRIMARY, domid)
+    ports = [
+        one
+        for one in seen.topology.controllers
+        if one.family == "pci" and one.model in ("pcie-root-port", "pcie-switch-downstream-port") and one.id
+    ]
+    full = await asyncio.gather(*(monitor.children_of_bus(f"/machine/peripheral/{one.id}/{one.id}") for one in ports))
+    return facts._replace(
+        images=await monitor.images(),
+        root_ports=tuple(one.index for one, on_it in zip(ports, full, strict=True) if not on_it),
+    )
+
+
+def _host_devices(host: Host, fragments: Sequence[Domain]) -> dict[str, HostDevice]:
     found = {}
     for fragment in fragments:
         for element in fragment.devices:
             if element.host is not None:
-                try:
+                with _told_at(element, fragment):
                     found[element.host.selector] = host.sysfs.find(element.host)
-                except HostError as error:
-                    source = element.source if fragment.file else None
-                    raise HostError(error.code, error.message, error.help, source) from error
     return found
 
 
-async def _block_nodes(host: Host, domid: int | None) -> frozenset[str]:
-    return await (await host.qmp(PRIMARY, domid)).backends("blockdev-add")
+def _scsi_devices(host: Host, fragments: Sequence[Domain], *, gone: bool = False) -> dict[str, ScsiFacts]:
+    """Return the SCSI devices that fragments name; with `gone` without those that the host has no more."""
+    found = {}
+    for fragment in fragments:
+        for element in fragment.devices:
+            if element.scsi is None:
+                continue
+            try:
+                with _told_at(element, fragment):
+                    found[element.scsi.selector] = scsi_device(host.sysfs.root, element.scsi)
+            except HostError as error:
+                if not gone or error.code != "T470":
+                    raise
+    return found
+
+
+@contextmanager
+def _told_at(element: DeviceElement, fragment: Domain) -> Iterator[None]:
+    """Say of a refusal which element of the fragment it is about."""
+    try:
+        yield
+    except HostError as error:
+        source = element.source if fragment.file else None
+        raise HostError(error.code, error.message, error.help, source) from error

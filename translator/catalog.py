@@ -672,7 +672,7 @@ CATALOG: dict[str, Entry] = {
     ),
     "T441": Entry(
         "not to be attached",
-        "A fragment has to hold USB controllers or devices, of kinds that a running domain can be given.",
+        "A fragment has to hold controllers, or devices that stand on one.",
         "translator attach guest - <<< \"<interface type='bridge'/>\"",
     ),
     "T442": Entry(
@@ -731,6 +731,24 @@ CATALOG: dict[str, Entry] = {
         "Several SCSI devices of the host have this WWN and LUN, over several paths. Name one by its adapter and "
         "address.",
         "<source wwn='naa.60014054ac780582' lun='0'/>",
+    ),
+    "T480": Entry(
+        "not while it runs",
+        "QEMU has no hot-plug for this controller, or for the devices of its bus. It has to be there when the domain "
+        "starts.",
+        "translator attach guest - <<< \"<controller type='isa'/>\"",
+    ),
+    "T481": Entry(
+        "no PCI slot is free",
+        "The first PCI bus of a q35 machine takes nothing while it runs, and each root port takes one device of PCI "
+        "Express.",
+        "attach a scsi controller to a q35 guest without a free pcie-root-port",
+    ),
+    "T482": Entry(
+        "leads nowhere",
+        "What is behind a device on the host is of a kind that is not translated, or is not said: nothing could be "
+        "told QEMU of it.",
+        "translator attach guest - <<< \"<channel type='unix'><target type='virtio' name='agent'/></channel>\"",
     ),
     # Execution
     "T501": Entry(

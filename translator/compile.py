@@ -25,6 +25,7 @@ def compile_plan(
     *,
     coldplug: Coldplug = "auto",
     running: bool = False,
+    there: frozenset[str] = frozenset(),
     untranslated: Sequence[Untranslated] = (),
     diagnostics: Sequence[Diagnostic] = (),
 ) -> Plan:
@@ -33,12 +34,14 @@ def compile_plan(
     Args:
         coldplug: `auto` puts into the launch stage what QEMU cannot hot-plug, `all` every emulated device.
         running: whether a domain that runs has all this: then only what cannot be unplugged is in the launch stage.
+        there: the subjects of what a running domain has of this: what has room on it can come.
         untranslated: elements that no step comes from, to be kept in the plan.
         diagnostics: warnings to be kept in the plan.
     """
+    steps = Steps(topology, coldplug, running=running, there=there)
     return Plan(
         topology=topology,
-        steps=(*_device_model_steps(topology), *_family_steps(Steps(topology, coldplug, running=running))),
+        steps=(*_device_model_steps(topology), *_family_steps(steps)),
         untranslated=tuple(untranslated),
         diagnostics=tuple(diagnostics),
     )

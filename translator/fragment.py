@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 import msgspec
 
 from translator.errors import Diagnostic, DocumentError
+from translator.families import by_name, by_tag
 from translator.models import NAMES
 from translator.words import parse_device_word
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
 _DECLARATION = re.compile(rb"^\xef\xbb\xbf|^\s*<\?xml[^>]*\?>")
 _CONTROLLER = re.compile(r"controller(:(?P<model>[^,]*))?(?P<options>(,[^,]*)*)")
-_TAKEN = ("controller", "hostdev", "redirdev", "input", "hub", "disk", "serial", "net")
+_SPICE = "/domain/devices/graphics[1]"
+_TAKEN = ("controller", *sorted(set(by_tag()) - {"controller"}))
 
 
 def read_fragment(text: bytes, identity: DomainIdentity, *, file: str | None = None) -> Domain:
@@ -37,30 +39,39 @@ def read_fragment(text: bytes, identity: DomainIdentity, *, file: str | None = N
     os_type = {"pv": "xen", "pvh": "xenpvh"}.get(identity.guest, "hvm")
     while declaration := _DECLARATION.match(text):
         text = text[declaration.end() :]
-    # in one line, so that lines count as in the fragment
-    head = (f"<domain type='{hypervisor}'><name>fragment</name><os><type>{os_type}</type></os><devices>").encode()
+    # in one line, so that lines count as in the fragment; whether the domain has SPICE its QEMU knows
+    head = (
+        f"<domain type='{hypervisor}'><name>fragment</name><os><type>{os_type}</type></os>"
+        "<devices><graphics type='spice'/>"
+    ).encode()
     try:
         domain = parse(validate(head + text + b"</devices></domain>", file=file))
     except DocumentError as error:
         raise DocumentError([_moved(one, len(head)) for one in error.diagnostics]) from None
-    odd = [(one.element, one.source) for one in domain.untranslated]
-    odd += [(controller.path, controller.source) for controller in domain.controllers if controller.family != "usb"]
-    odd += [(device.path, device.source) for device in domain.devices if device.family != "usb"]
+    # what of these families cannot come is theirs to say, and has a reason
+    known = {one.path for one in domain.controllers} | {one.path for one in domain.devices} | {_SPICE}
+    odd = [one for one in domain.untranslated if one.element not in known]
     if odd or not (domain.controllers or domain.devices):
-        found = ", ".join(f"<{path.rpartition('/')[2].partition('[')[0]}>" for path, _ in odd)
+        found = ", ".join(f"<{one.element.rpartition('/')[2].partition('[')[0]}>" for one in odd)
         raise DocumentError(
             [
                 Diagnostic(
                     code="T441",
-                    message=f"{found} is no USB device" if found else "there is no device in the fragment",
-                    help=f"possible: {', '.join(f'<{tag}>' for tag in _TAKEN)}, of type or bus usb",
+                    message=f"{found} is nothing that can be attached here"
+                    if found
+                    else "there is no device in the fragment",
+                    help=f"possible: {', '.join(f'<{tag}>' for tag in _TAKEN)}, on a controller of {_families()}",
                     file=file,
-                    line=odd[0][1].line if odd else None,
+                    line=odd[0].source.line if odd else None,
                 )
             ]
         )
     # what else takes PCI slots only the running QEMU knows
     return msgspec.structs.replace(domain, machine=identity.machine, arch=identity.arch, pci=None)
+
+
+def _families() -> str:
+    return ", ".join(by_name())
 
 
 def spell(word: str, place: Place | None = None) -> bytes:

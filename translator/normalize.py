@@ -92,14 +92,14 @@ class _Normalizer(Editor):
         self.set(element, {"index": str(controller.index)} if said.index is None else {})
         model = by_name()[controller.family].model_word(controller)
         self.set(element, {"model": model} if said.model is None and model is not None else {})
-        address = _pci_address(controller) if said.pci is None else None
+        address = pci_address(controller) if said.pci is None else None
         self.complete(element, address, None if controller.built_in else self.alias(said, controller.id))
 
     def companion(self, element: _Element, said: ControllerElement, companion: Companion, index: int) -> None:
         self.set(element, {"index": str(index)} if said.index is None else {})
         self.set(element, {"model": companion.model} if said.model is None else {})
         master = New("master", {"startport": str(companion.startport)}) if said.startport is None else None
-        self.complete(element, master, _pci_address(companion) if said.pci is None else None)
+        self.complete(element, master, pci_address(companion) if said.pci is None else None)
 
     def ccid(self, element: _Element, said: DeviceElement, controller: Controller) -> None:
         self.set(element, {"index": str(controller.index)} if said.index is None else {})
@@ -108,7 +108,7 @@ class _Normalizer(Editor):
 
     def device(self, element: _Element, said: DeviceElement, device: Device) -> None:
         family = by_name().get(device.family)
-        address = New("address", family.address_words(device)) if family else _card_address(device)
+        address = New("address", family.address_words(device) if family else card_words(device))
         self.complete(element, None if _explicit(said) else address, self.alias(said, device.id))
 
     def alias(self, said: ControllerElement | DeviceElement, id: str | None) -> New | None:
@@ -148,11 +148,13 @@ def _place(device: Device) -> Place:
     return Place(device.controller, device.port)
 
 
-def _card_address(card: Device) -> New:
-    return New("address", {"type": "ccid", "controller": str(card.controller), "slot": card.port})
+def card_words(card: Device) -> dict[str, str]:
+    """Return the attributes of a smartcard's `<address>`."""
+    return {"type": "ccid", "controller": str(card.controller), "slot": card.port}
 
 
-def _pci_address(part: Controller | Companion) -> New | None:
+def pci_address(part: Controller | Companion) -> New | None:
+    """Return the address of a PCI function, as libvirt spells it; None where nobody chose one."""
     if part.pci is None:
         return None
     domain, bus, slot, function = re.split("[:.]", part.pci)
@@ -171,7 +173,7 @@ def _controller(controller: Controller) -> New:
         "controller",
         {"type": controller.family, "index": str(controller.index)} | ({"model": model} if model else {}),
         present(
-            usb_address(controller.place) if controller.place else _pci_address(controller),
+            usb_address(controller.place) if controller.place else pci_address(controller),
             alias(None if controller.built_in else controller.id),
         ),
     )

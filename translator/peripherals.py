@@ -35,16 +35,19 @@ class Peripheral(NamedTuple):
 
 
 class Peripherals:
-    """The devices of one domain, which share disks' numbers, audio backends, a filter and the boot order."""
+    """The devices of one domain, which share disks' numbers, audio backends, a filter and the boot order.
 
-    def __init__(self, domain: Domain, layout: Layout) -> None:
+    With `boots` False the domain runs already, and boots from what comes only where that says so itself.
+    """
+
+    def __init__(self, domain: Domain, layout: Layout, *, boots: bool = True) -> None:
         self.domain = domain
         self.layout = layout
         self.order = _in_list_order(domain.disks)
         self.place = {number: place for place, number in enumerate(self.order)}
         self.audio_ids = {audio.id: audio.driver for audio in domain.audios}
         self.audio_given: set[int] = set()
-        self.boot = self.boot_indexes()
+        self.boot = self.boot_indexes() if boots else {}
         self.filter = "|".join(map(_rule, domain.filters))
 
     def make(self, element: DeviceElement) -> Peripheral:

@@ -12,19 +12,21 @@ from lxml import etree
 from translator.changes import changes
 from translator.edit import Editor, New, alias, encoded, present, usb_address
 from translator.errors import Diagnostic, DocumentError
+from translator.families import by_name
 from translator.models import MODELS
-from translator.normalize import normalize
+from translator.normalize import card_words, normalize, pci_address
 from translator.parse import parse
 from translator.pinpoint import find, pinpoint
 from translator.resolve import resolve
 from translator.subjects import subject
-from translator.topology import Controller, Place
+from translator.topology import Device
 from translator.validate import is_config, validate
 
 if TYPE_CHECKING:
     from lxml.etree import _Element
 
-    from translator.hotplug import Part, Wanted
+    from translator.growing import Part
+    from translator.hotplug import Wanted
     from translator.topology import Topology
 
 
@@ -77,22 +79,31 @@ def remove(text: bytes, wanted: Wanted, *, file: str | None = None) -> bytes:
 
 def _element(part: Part, wanted: Wanted) -> New:
     """Return the element of a part: what the fragment says, with what it leaves open."""
+    family = by_name().get(part.family)
     origin = wanted.origins.get(subject(part))
-    new = New("controller", {"type": "usb"})
+    new = New("controller", {"type": part.family})
     if origin is not None:
         fragment, path = origin
         element = find(validate(fragment.data).root, path)
         assert element is not None, "the fragment was parsed from these bytes"
         new = _new(element)
     others = [child for child in new.children if child.tag not in ("address", "alias")]
-    if isinstance(part, Controller):
-        said: dict[str, str] = {"index": str(part.index), "model": part.model}
-        if not MODELS[part.model].ports.fixed:
-            said["ports"] = str(part.ports)
-        address = [child for child in new.children if child.tag == "address"]
-        children = [*others, *address, *present(alias(part.id))]
-        return new._replace(attributes={**new.attributes, **said}, children=children)
-    return new._replace(children=[*others, *present(usb_address(Place(part.controller, part.port)), alias(part.id))])
+    if isinstance(part, Device):
+        words = family.address_words(part) if family else card_words(part)
+        return new._replace(
+            children=[*others, New("address", words), *present(alias(part.id if part.driver else None))]
+        )
+    said: dict[str, str] = {"index": str(part.index)}
+    if family is not None and (model := family.model_word(part)) is not None:
+        said["model"] = model
+    if part.family == "usb" and not MODELS[part.model].ports.fixed:
+        said["ports"] = str(part.ports)
+    address = [child for child in new.children if child.tag == "address"]
+    if part.place is not None:
+        address = [usb_address(part.place)]
+    elif not address:
+        address = present(pci_address(part))
+    return new._replace(attributes={**new.attributes, **said}, children=[*others, *address, *present(alias(part.id))])
 
 
 def _new(element: _Element) -> New:

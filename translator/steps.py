@@ -35,14 +35,18 @@ class Steps:
     """The steps of one plan in the making.
 
     `coldplug` is `auto` where only that is in the launch stage which QEMU cannot hot-plug, `all` for every
-    emulated device; `running` says that a domain that runs has all this, and what it has can be unplugged.
+    emulated device; `running` says that a domain that runs has all this, and what it has can be unplugged; `there`
+    are the subjects of what such a domain has, where the rest is to come to it.
     """
 
-    def __init__(self, topology: Topology, coldplug: Coldplug, *, running: bool) -> None:
+    def __init__(
+        self, topology: Topology, coldplug: Coldplug, *, running: bool, there: frozenset[str] = frozenset()
+    ) -> None:
         self.topology = topology
         self.layout: Layout = layout_named(topology.layout)
         self.coldplug = coldplug
         self.running = running
+        self.there = there
         self.board = BOARDS.get(machine_row(topology.domain.machine).board or "")
         self.controllers = {(one.family, one.index): one for one in topology.controllers}
 
@@ -143,9 +147,19 @@ class Steps:
         QEMU: a function other than 0 of a slot in use "cannot be exposed to guest" on a running machine; PCI Express
         has no hot-plug on its first bus; and any other bus is a controller that is there from the start.
         """
+        if pci is not None and self.behind_port(pci):
+            return "attach" if self.coldplug != "all" else "launch"
         at_hand = pci is None or (pci.split(":")[1] == "00" and pci.endswith(".0"))
         hotplug = at_hand and self.coldplug != "all" and machine_row(self.topology.domain.machine).hotplug
         return "attach" if hotplug else "launch"
+
+    def behind_port(self, pci: str) -> bool:
+        """Tell whether an address is behind a port that a running machine has, which takes one device then too."""
+        number = int(pci.split(":")[1], 16)
+        port = self.controllers.get(("pci", number))
+        if port is None or port.model not in ("pcie-root-port", "pcie-switch-downstream-port"):
+            return False
+        return self.running or f"controller:pci:{number}" in self.there
 
     def place(self, pci: str | None) -> dict[str, Value]:
         """Return `bus` and `addr` as libvirt spells them: hexadecimal, the function only where it is not 0."""

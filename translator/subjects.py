@@ -57,5 +57,6 @@ def model_of(topology: Topology, device: Device) -> str | None:
 
 def told(part: Controller | Device) -> str:
     if isinstance(part, Device):
-        return f"host device {part.host.selector}" if part.host else f"a {part.kind}"
+        named = part.host or part.scsi
+        return f"host device {named.selector}" if named else f"a {part.kind}"
     return f"{part.model} ({part.type}, {part.ports} ports)"

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from translator.attach import Given
     from translator.cli.options import Journaling, Reaching, Reporting
-    from translator.hotplug import Part, Wanted
+    from translator.growing import Part
+    from translator.hotplug import Wanted
     from translator.outcome import Applied
     from translator.report import Report
 
@@ -156,7 +157,11 @@ def tell(parts: Sequence[Part], applied: Applied, verb: str, *, dry_run: bool) -
 
 def _place(part: Part) -> str:
     id = f"  [{part.id}]" if part.id else ""
+    of = "" if part.family == "usb" else f"{part.family} "
     if isinstance(part, Controller):
-        return f"controller {part.index}: {part.model}, {part.ports} ports{id}"
-    what = f"host device {part.host.selector}" if part.host else part.kind
-    return f"{what}, port {part.port} of controller {part.controller}{id}"
+        ports = f", {part.ports} ports" if part.family == "usb" else ""
+        return f"{of}controller {part.index}: {part.model}{ports}{id}"
+    named = part.host or part.scsi
+    what = f"host device {named.selector}" if named else part.kind
+    seat = "unit" if of else "port"
+    return f"{what}, {seat} {part.port} of {of}controller {part.controller}{id}"

@@ -8,6 +8,7 @@ themselves know no family by name: a module put into this folder, with its `FAMI
     begin    one domain's controllers get models and indexes, those that come along unasked included
     claim    they say what they want of PCI, where all families are placed together
     settle   devices get their places: nothing implicit is left
+    grown    what comes to a domain that runs gets its places among what is there
     steps    paravirtual ones first, for they can be taken back without the guest; then controllers, then devices
 """
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from translator.domain import ControllerElement, DeviceElement, Domain, PciAddress, PciDemand
     from translator.findings import Findings
+    from translator.growing import Growing, Grown
     from translator.hosts.qmp import QomDevice
     from translator.layouts import Layout
     from translator.parse_devices import Devices
@@ -157,6 +159,14 @@ class Family(Protocol):
 
     def steps(self, steps: Steps) -> FamilySteps:
         """Return the steps that a plan has of this family."""
+
+    def grown(self, fragment: Domain, growing: Growing) -> Iterator[Grown]:
+        """Yield what a fragment brings of this family to a running domain; each is there for what comes next.
+
+        Raises:
+            DocumentError: the fragment's faults.
+            HostError: there is no room, or QEMU cannot be given it while it runs.
+        """
 
 
 @cache

@@ -25,7 +25,9 @@ class Ide(UnitFamily):
     device_drivers = MappingProxyType({"ide-hd": "disk", "ide-cd": "disk"})
     seat_properties = ("unit",)
     order = 30
-    rows = (UnitModel(name="ide", interface="ide", driver="piix3-ide", limits=(1, 0, 1), aliases=_NAMES),)
+    rows = (
+        UnitModel(name="ide", interface="ide", driver="piix3-ide", limits=(1, 0, 1), aliases=_NAMES, hotplug=False),
+    )
 
     def unit_of(self, number: int) -> UnitAddress:
         """See `translator.units.UnitFamily`."""

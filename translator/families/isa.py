@@ -16,7 +16,7 @@ class Isa(UnitFamily):
     name = "isa"
     order = 70
     tags = ()
-    rows = (UnitModel(name="isa", interface="isa", plug=None, limits=()),)
+    rows = (UnitModel(name="isa", interface="isa", plug=None, limits=(), hotplug=False),)
 
     def built_in(self, context: Context, index: int) -> bool:
         """See `translator.units.UnitFamily`."""

@@ -184,7 +184,7 @@ class _Part(UnitPart):
         if board is None or places.addresses is None or self.refused:
             return Placed()
         for slot in self.listed:
-            slot.pci = places.addresses.get((self.family.name, slot.index))
+            slot.pci = places.addresses.get((self.family.name, slot.index), slot.pci)
         added = [
             UnitSlot(
                 element=None,

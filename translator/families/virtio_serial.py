@@ -114,6 +114,10 @@ class VirtioSerial(UnitFamily):
         made, ports = super().seen_controller(device, row, index), device.properties.get("max_ports")
         return msgspec.structs.replace(made, ports=ports) if isinstance(ports, int) else made
 
+    def seen_properties(self, controller: Controller) -> dict[str, Value]:
+        """See `translator.units.UnitFamily`."""
+        return {"max_ports": controller.ports}
+
     def seen_unit(self, device: QomDevice, controller: Controller | None, number: int) -> tuple[int, ...] | None:
         """See `translator.units.UnitFamily`."""
         port = device.properties.get("nr")
@@ -144,7 +148,8 @@ class _Part(UnitPart):
         channels = [one for one in elements if one.kind == "channel"]
         consoles = [one for one in elements if one.kind == "console"]
         for console in consoles:
-            if console.unit is not None and console.unit.unit[-1] == 0:
+            # what was seen on a running machine is not translated, and libvirt keeps nothing for it
+            if console.translated and console.unit is not None and console.unit.unit[-1] == 0:
                 self.next_free(sorted(self.indexes), first=1)
         self.taken |= {(one.unit.controller, 0) for one in consoles if one.unit and one.unit.unit[-1] == 0}
         for element in (*channels, *consoles):

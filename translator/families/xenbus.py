@@ -22,7 +22,7 @@ class Xenbus(UnitFamily):
     name = "xenbus"
     order = 60
     tags = ()
-    rows = (UnitModel(name="xenbus", interface="xenbus", plug=None, limits=(), type="pv"),)
+    rows = (UnitModel(name="xenbus", interface="xenbus", plug=None, limits=(), type="pv", hotplug=False),)
 
     def serves(self, reader: Reader) -> bool:
         """See `translator.units.UnitFamily`."""

@@ -34,6 +34,7 @@ _LINGER_S: Final = (
 )
 _PERIPHERAL: Final = "/machine/peripheral"
 _ANONYMOUS: Final = "/machine/peripheral-anon"  # devices without an id, such as companion controllers
+_PCI_BUS = re.compile(r"pci\.(0|[1-9][0-9]{0,2})")
 _CHILD = re.compile(r"child<(.+)>")
 
 
@@ -73,6 +74,19 @@ class QomDevice(msgspec.Struct, frozen=True, kw_only=True):
     port: str | None = None
     properties: dict[str, Value] = {}
     device_model: str = PRIMARY
+
+    @property
+    def pci(self) -> str | None:
+        """Its PCI address in a document's words, in which a bus has its controller's index for a number.
+
+        None for what is no PCI device, and behind a controller that has a name of the user's.
+        """
+        addr = self.properties.get("addr")
+        name = self.parent_bus.rpartition("/")[2]
+        match = _PCI_BUS.fullmatch("pci.0" if name == "pcie.0" else name)
+        if not isinstance(addr, int) or addr < 0 or match is None:
+            return None
+        return f"0000:{int(match[1]):02x}:{addr >> 3:02x}.{addr & 7:x}"
 
 
 class Machine(NamedTuple):
@@ -302,6 +316,21 @@ class Qmp:
         """Return the block node behind each device that has one, by the device's QOM path."""
         blocks = msgspec.convert(await self.execute("query-block"), list[_Block])
         return {one.qdev: one.inserted.name for one in blocks if one.qdev and one.inserted and one.inserted.name}
+
+    async def images(self) -> dict[str, str]:
+        """Return the file behind each block node, by the node's name."""
+        listing = msgspec.convert(await self.execute("query-named-block-nodes"), list[dict[str, Any]])
+        return {str(one["node-name"]): str(one.get("file", "")) for one in listing if one.get("node-name")}
+
+    async def children_of_bus(self, path: str) -> int:
+        """Return how many devices sit on the bus at a QOM path; none where there is no such bus."""
+        try:
+            listing = await self.execute("qom-list", {"path": path})
+        except CommandRefused as error:
+            if error.error_class == "DeviceNotFound":
+                return 0
+            raise
+        return sum(one.name.startswith("child[") for one in msgspec.convert(listing, list[_QomEntry]))
 
     async def devices(self, properties: Mapping[str, Sequence[str]] | None = None) -> tuple[QomDevice, ...]:
         """Return all devices that were added, by `-device` or `device_add`: first by id, then those without.

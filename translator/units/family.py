@@ -16,9 +16,11 @@ from translator.units.resolving import UnitPart
 from translator.units.steps import UnitSteps
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from translator.domain import Domain
     from translator.families import Context, FamilySteps, Part
+    from translator.growing import Growing, Grown
     from translator.hosts.qmp import QomDevice
     from translator.parse_devices import Devices
     from translator.reader import Place, Reader
@@ -147,6 +149,10 @@ class UnitFamily:
         """Return the name of the machine's own controller in QEMU, which is none of those that were added."""
         return None
 
+    def seen_properties(self, controller: Controller) -> dict[str, Value]:
+        """Return what a controller's element would say besides, of one that was seen."""
+        return {}
+
     # What is the same for all
 
     def asked(self) -> Mapping[str, tuple[str, ...]]:
@@ -195,7 +201,7 @@ class UnitFamily:
             device_model=PRIMARY,
             backend=None,
             companions=(),
-            pci=pci_of(device),
+            pci=device.pci,
             properties={},
             implicit=False,
             source=None,
@@ -286,10 +292,8 @@ class UnitFamily:
         """See `translator.families.Family`."""
         return UnitSteps(self, steps)
 
+    def grown(self, fragment: Domain, growing: Growing) -> Iterator[Grown]:
+        """See `translator.families.Family`."""
+        from translator.units.growing import grown
 
-def pci_of(device: QomDevice) -> str | None:
-    """Return the PCI address of a device on the root bus; behind a bridge only the guest gives the numbers."""
-    addr = device.properties.get("addr")
-    if not isinstance(addr, int) or addr < 0 or not device.parent_bus.endswith(("/pci.0", "/pcie.0")):
-        return None
-    return f"0000:00:{addr >> 3:02x}.{addr & 7:x}"
+        return grown(self, fragment, growing)

@@ -24,10 +24,13 @@ class UnitSteps:
         return iter(())
 
     def controllers(self) -> Iterator[Step]:
-        """See `translator.families.FamilySteps`."""
-        for controller in self.steps.topology.controllers:
-            if controller.family == self.family.name and controller.driver is not None:
-                hotplug = self.family.models[controller.model].hotplug
+        """See `translator.families.FamilySteps`; where a device is there from the start, so is its controller."""
+        topology, family = self.steps.topology, self.family
+        with_devices = {one.controller for one in topology.devices if one.family == family.name and one.driver}
+        for controller in topology.controllers:
+            if controller.family == family.name and controller.driver is not None:
+                fixed = not family.hotplug and controller.index in with_devices
+                hotplug = family.models[controller.model].hotplug and not fixed
                 yield self.steps.controller(controller, hotplug=hotplug)
 
     def devices(self) -> Iterator[Step]:

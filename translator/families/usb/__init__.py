@@ -11,10 +11,11 @@ from translator.families.usb.steps import UsbSteps
 from translator.reader import SIGNED_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from translator.domain import DeviceElement
+    from translator.domain import DeviceElement, Domain
     from translator.families import Context, FamilySteps, Part
+    from translator.growing import Growing, Grown
     from translator.hosts.qmp import QomDevice
     from translator.parse_devices import Devices
     from translator.reader import Place, Reader
@@ -97,6 +98,12 @@ class Usb:
     def steps(self, steps: Steps) -> FamilySteps:
         """See `translator.families.Family`."""
         return UsbSteps(steps)
+
+    def grown(self, fragment: Domain, growing: Growing) -> Iterator[Grown]:
+        """See `translator.families.Family`."""
+        from translator.families.usb.growing import grown
+
+        return grown(fragment, growing)
 
 
 FAMILY = Usb()

@@ -159,7 +159,7 @@ class UsbSeen:
             companions=tuple(
                 sorted(map(_companion, companions.get(f"{id}.0", ())), key=lambda companion: companion.startport)
             ),
-            pci=_pci(device) if device else None,
+            pci=device.pci if device else None,
             properties={
                 name: value for name, value in (device.properties if device else {}).items() if name in ("p2", "p3")
             },
@@ -284,7 +284,7 @@ def _companion(device: QomDevice) -> Companion:
         model=DRIVERS[device.driver].name,
         driver=device.driver,
         startport=msgspec.convert(device.properties.get("firstport", 0), int),
-        pci=_pci(device),
+        pci=device.pci,
         properties={},
         source=None,
     )
@@ -311,14 +311,6 @@ def _paravirtual(record: ControllerRecord) -> Controller:
         source=None,
         frontend=dict(enumerate(get_args(XenbusState), 1)).get(record.frontend_state or 0),
     )
-
-
-def _pci(device: QomDevice) -> str | None:
-    """Return the PCI address of a controller on the root bus; behind a bridge only the guest gives the numbers."""
-    addr = device.properties.get("addr")
-    if not isinstance(addr, int) or addr < 0 or not device.parent_bus.endswith(("/pci.0", "/pcie.0")):
-        return None
-    return f"0000:00:{addr >> 3:02x}.{addr & 7:x}"
 
 
 def _host_device(device: QomDevice, known: Iterable[HostDevice], path: str | None) -> HostDevice:
