@@ -204,7 +204,12 @@ def test_wrong_usage(house: House) -> None:
     for words, says in (
         (("--no-commit", "--dry-run"), "--no-commit means nothing with --dry-run"),
         (("--commit-timeout", "5"), "--commit-timeout is for --no-commit"),
+        (("--format", "json"), "--format and --output are for --dry-run"),
         (("--lock-timeout", "soon"), "'soon' is not a number of seconds"),
     ):
         done = house("apply", DESK, *words)
         assert (done.returncode, says in done.stderr) == (2, True), done.stderr
+    plan = str(house.state.with_name("plan.json"))
+    assert house("apply", DESK, "--dry-run", "--format", "json", "--output", plan).returncode == 0
+    done = house("apply", plan, "--prune")
+    assert (done.returncode, "says itself what may be removed" in done.stderr) == (2, True), done.stderr

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from translator.basis import based, policy_of, transition_as_planned
 from translator.binding import MISSING, bind
 from translator.confirm import confirmation
 from translator.errors import HostError
@@ -45,18 +46,26 @@ async def apply(
 ) -> Applied:
     """Make the domain match the plan, all or nothing; what already does is left alone.
 
-    Success means that the host was seen to match. With `dry_run` nothing is done, and the steps are those
-    that would be. `policy` says what may be removed on the way; nothing may, by itself. With `confirm_s` all is
-    taken back again unless `translator commit` comes within so many seconds; `on_confirm` is told when they begin.
+    Success means that the host was seen to match. With `dry_run` nothing is done, the steps are those that would be,
+    and a plan of them comes back that was made against this host. Such a plan is carried out as it stands, and only
+    while the host is as it was then; it says itself what may be removed. For another one `policy` does; nothing may,
+    by itself. With `confirm_s` all is taken back again unless `translator commit` comes within so many seconds;
+    `on_confirm` is told when they begin.
 
     Raises:
-        HostError: the host refused, holds something else in a place that the plan needs, or cannot be reached;
-            it is as it was before.
+        HostError: the host refused, holds something else in a place that the plan needs, is not as it was when the
+            plan was made against it (T426), or cannot be reached; it is as it was before.
         RollbackError: it is not, and a journal stays for `translator recover`.
+        ValueError: a policy was given for a plan that has one.
     """
     _running(plan)
-    return await bring_about(
-        await bind(plan, host),
+    if plan.basis is not None:
+        if policy not in (ADD_ONLY, policy_of(plan.basis)):
+            raise ValueError("a plan that was made against a host says itself what may be removed")
+        policy = policy_of(plan.basis)
+    bound = await bind(plan, host)
+    applied = await bring_about(
+        bound,
         host,
         policy=policy,
         dry_run=dry_run,
@@ -64,6 +73,7 @@ async def apply(
         confirm_s=confirm_s,
         on_confirm=on_confirm,
     )
+    return applied._replace(plan=based(bound, applied, policy)) if dry_run else applied
 
 
 async def bring_about(
@@ -117,7 +127,7 @@ async def _bring_about(
     before = after = await look()
     _same_domain(plan, before)
     await check_guest_type(plan, host)
-    change = transition(before, plan, policy)
+    change = transition(before, plan, policy) if plan.basis is None else transition_as_planned(before, plan)
     steps = change.steps
     notes = (*(found for found in plan.diagnostics if found.code == MISSING), *change.notes)
     if steps:

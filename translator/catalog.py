@@ -627,6 +627,13 @@ CATALOG: dict[str, Entry] = {
         "and the new one does not inherit it.",
         "a toolstack that was killed while it destroyed a domain",
     ),
+    "T426": Entry(
+        "the plan is stale",
+        "A plan that `apply --dry-run --format json` has printed goes with the host that it was made against, and "
+        "the domain has changed since. What became of it is named; nothing is carried out. Make the plan again, and "
+        "look at what it does now.",
+        "somebody attached a device between the review of a plan and its apply",
+    ),
     "T429": Entry(
         "a process has ended",
         "One of the processes that `--jobs` started was killed. What was printed before is whole.",

@@ -11,6 +11,7 @@ from translator.plan import Step
 if TYPE_CHECKING:
     from translator.errors import Diagnostic
     from translator.observe import Observation
+    from translator.plan import Plan
 
 Phase = Literal["begin", "done", "undo", "undone", "stuck"]
 
@@ -28,9 +29,11 @@ class StepEvent(msgspec.Struct, frozen=True):
 class Applied(NamedTuple):
     """The steps that were carried out (or would be, in a dry run), and what the host looked like afterwards.
 
-    `notes` say what the guest sees of them where that is more than something new, and what is left out.
+    `notes` say what the guest sees of them where that is more than something new, and what is left out. `plan` is
+    what a dry run of `Host.apply` comes to: its steps, to be carried out while the host is as it was seen.
     """
 
     steps: tuple[Step, ...]
     observation: Observation
     notes: tuple[Diagnostic, ...] = ()
+    plan: Plan | None = None

@@ -80,6 +80,7 @@ def bind(
 
     spread = msgspec.structs.replace(
         plan,
+        basis=None,  # what was seen has none, and a guest's own name may look like one
         steps=tuple(
             msgspec.structs.replace(step, action=told(step.action), undo=step.undo and told(step.undo))
             for step in plan.steps
@@ -106,7 +107,7 @@ def bind(
             for one in bound.topology.devices
         ),
     )
-    return msgspec.structs.replace(bound, topology=topology)
+    return msgspec.structs.replace(bound, topology=topology, basis=plan.basis)
 
 
 def _facts(device: HostDevice) -> dict[str, str]:

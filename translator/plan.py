@@ -169,6 +169,12 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
         return ":".join(parts[: _SUBJECT_PARTS[parts[0]]])
 
     @property
+    def removes(self) -> bool:
+        """Whether it is one of the steps that take its subject away."""
+        part = self.id.removeprefix(self.subject)
+        return part == ":remove" or part.startswith(":remove-")
+
+    @property
     def launch_words(self) -> tuple[str, str]:
         """The step as words of QEMU's command line: an option and its JSON, or its text where QEMU has none."""
         if isinstance(self.action, LaunchOption):
@@ -180,13 +186,31 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
         return option, msgspec.json.encode(arguments).decode()
 
 
+class Basis(msgspec.Struct, frozen=True, kw_only=True):
+    """The host that a plan was made against: what was seen of the domain, and how far it may be changed.
+
+    `lacking` are the parts that were missing, see `translator.observe.Observation`; `prune`, `replace` and `force`,
+    see `translator.transition.Policy`.
+    """
+
+    topology: Topology
+    lacking: tuple[str, ...] = ()
+    prune: bool = False
+    replace: bool = False
+    force: bool = False
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """A topology and the steps that bring it about, in order."""
+    """A topology and the steps that bring it about, in order.
+
+    With a `basis` the steps are what leads there from what was seen, removals first, and they are for no other host.
+    """
 
     topology: Topology
     steps: tuple[Step, ...]
     untranslated: tuple[Untranslated, ...] = ()
     diagnostics: tuple[Diagnostic, ...] = ()
+    basis: Basis | None = None
 
     def to_json(self) -> str:
         """Return the contract's JSON: keys in its order, two-space indent, one trailing newline."""
@@ -248,18 +272,21 @@ def is_plan(data: bytes) -> bool:
 
 def to_wire(plan: Plan) -> dict[str, Any]:
     """Return the plan as its JSON has it, but for what msgspec writes by itself: its structs and tuples."""
-    topology = plan.topology
-    return {
+    wire: dict[str, Any] = {
         "format": FORMAT,
-        "domain": topology.domain,
-        "layout": topology.layout,
-        "device_models": topology.device_models,
-        "controllers": topology.controllers,
-        "devices": topology.devices,
+        **_topology_to_wire(plan.topology),
         "steps": [step_to_wire(step) for step in plan.steps],
         "untranslated": plan.untranslated,
         "diagnostics": [{name: getattr(found, name) for name in _DIAGNOSTIC} for found in plan.diagnostics],
     }
+    if plan.basis is not None:
+        rest = {name: getattr(plan.basis, name) for name in ("prune", "replace", "force")}
+        wire["basis"] = rest | _topology_to_wire(plan.basis.topology) | {"lacking": plan.basis.lacking}
+    return wire
+
+
+def _topology_to_wire(topology: Topology) -> dict[str, Any]:
+    return {name: getattr(topology, name) for name in topology.__struct_fields__}
 
 
 def step_to_wire(step: Step) -> dict[str, Any]:

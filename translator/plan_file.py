@@ -14,17 +14,8 @@ import msgspec
 from translator.bounds import strays
 from translator.errors import Diagnostic, PlanError, Severity, Source
 from translator.models import MODELS
-from translator.plan import FORMAT, TARGETS, Action, Plan, QmpCommand, Stage, Step, Target
-from translator.topology import (
-    DEVICE_MODEL_NAME,
-    Controller,
-    Device,
-    DeviceModel,
-    DomainIdentity,
-    Layout,
-    Topology,
-    Untranslated,
-)
+from translator.plan import FORMAT, TARGETS, Action, Basis, Plan, QmpCommand, Stage, Step, Target
+from translator.topology import DEVICE_MODEL_NAME, Topology, Untranslated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -58,16 +49,19 @@ class _WireHead(msgspec.Struct, frozen=True):
     format: str
 
 
-class _WirePlan(msgspec.Struct, frozen=True, kw_only=True):
+class _WireBasis(Topology, frozen=True, kw_only=True):
+    prune: bool
+    replace: bool
+    force: bool
+    lacking: tuple[str, ...]
+
+
+class _WirePlan(Topology, frozen=True, kw_only=True):
     format: str
-    domain: DomainIdentity
-    layout: Layout
-    device_models: tuple[DeviceModel, ...]
-    controllers: tuple[Controller, ...]
-    devices: tuple[Device, ...]
     steps: tuple[dict[str, Any], ...]
     untranslated: tuple[Untranslated, ...]
     diagnostics: tuple[_WireDiagnostic, ...]
+    basis: _WireBasis | None = None
 
 
 def read(text: str | bytes) -> Plan:
@@ -114,17 +108,21 @@ def step_from_wire(wire: dict[str, Any]) -> Step:
 
 def _from_wire(wire: _WirePlan) -> Plan:
     return Plan(
-        topology=Topology(
-            domain=wire.domain,
-            layout=wire.layout,
-            device_models=wire.device_models,
-            controllers=wire.controllers,
-            devices=wire.devices,
-        ),
+        topology=_topology_of(wire),
         steps=tuple(step_from_wire(step) for step in wire.steps),
         untranslated=wire.untranslated,
         diagnostics=tuple(Diagnostic(**msgspec.structs.asdict(found)) for found in wire.diagnostics),
+        basis=None if wire.basis is None else _basis_of(wire.basis),
     )
+
+
+def _basis_of(wire: _WireBasis) -> Basis:
+    rest = {name: getattr(wire, name) for name in ("lacking", "prune", "replace", "force")}
+    return Basis(topology=_topology_of(wire), **rest)
+
+
+def _topology_of(wire: Topology) -> Topology:
+    return Topology(**{name: getattr(wire, name) for name in Topology.__struct_fields__})
 
 
 _PORT = re.compile(r"[1-9][0-9]{0,8}(\.[1-9][0-9]{0,8}){0,3}")
@@ -157,6 +155,9 @@ def _inconsistencies(plan: Plan) -> Iterator[str]:
             yield f"{port!r} is not a port"
     if len(set(seats)) < len(seats):
         yield "two devices are on one port"
+    for one in plan.basis.topology.devices if plan.basis is not None else ():
+        if not (_PORT if one.family == "usb" else _SLOT).fullmatch(one.port):
+            yield f"{one.port!r} is not a port"
     for step in plan.steps:
         if not _STEP_ID.fullmatch(step.id):
             yield f"{step.id!r} is not the id of a step"

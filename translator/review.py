@@ -120,6 +120,13 @@ def headline(change: Change) -> str:
     return change.id if "why" in part else f"PCI bus {change.id.rpartition(':')[2]}"
 
 
+def happened(change: Change) -> str:
+    """Return what became of what a change is about, with the facts that differ."""
+    told = "; ".join(f"{name}: {before} → {after}" for name, before, after in map(facts, change.fields))
+    words = {"add": "added", "remove": "removed", "change": "changed", "move": "moved"}[change.action]
+    return f"{headline(change)} was {words}" + (f" ({told})" if told else "")
+
+
 def _place(device: Device) -> str:
     return f"{device.family} controller {device.controller} port {device.port}"
 
@@ -266,15 +273,12 @@ def findings(one: Compared) -> Iterator[Diagnostic]:
     if one.status in ("added", "removed"):
         yield Diagnostic(code="T372", severity="warning", message=f"this domain was {one.status}", file=one.path)
     for change in one.delta.changes:
-        told = "; ".join(f"{name}: {before} → {after}" for name, before, after in map(facts, change.fields))
-        words = {"add": "added", "remove": "removed", "change": "changed", "move": "moved"}[change.action]
-        message = f"{headline(change)} was {words}" + (f" ({told})" if told else "")
         noticed = f"the guest notices: {change.reason}" if change.reason else "the guest does not notice"
         place = source(change)
         yield Diagnostic(
             code="T370" if change.guest_visible else "T371",
             severity="warning" if change.guest_visible else "note",
-            message=escape.visible(f"{message}; {noticed}; requires {change.requires}"),
+            message=escape.visible(f"{happened(change)}; {noticed}; requires {change.requires}"),
             file=one.path,
             line=place.line if place else None,
             column=place.column if place else None,

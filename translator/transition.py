@@ -109,7 +109,8 @@ def transition(seen: Observation, plan: Plan, policy: Policy) -> Transition:
 
 def additions(seen: Observation, plan: Plan, missing: set[str]) -> tuple[Step, ...]:
     """Return the plan's steps for what is missing, and those that what is there still lacks, in the plan's order."""
-    unserved = missing - {step.subject for step in plan.steps}
+    coming = [step for step in plan.steps if not step.removes]
+    unserved = missing - {step.subject for step in coming}
     if unserved:
         raise PlanError(
             [
@@ -122,7 +123,7 @@ def additions(seen: Observation, plan: Plan, missing: set[str]) -> tuple[Step, .
         )
     steps = tuple(
         step if step.subject in missing else _by_itself(step)
-        for step in plan.steps
+        for step in coming
         if step.subject in missing or step.id in seen.lacking
     )
     launch = [step for step in steps if step.stage == "launch"]

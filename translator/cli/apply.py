@@ -15,6 +15,8 @@ from translator.cli.progress import progress_of
 from translator.errors import DocumentError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from translator.cli.options import Connecting, Journaling, Planning, Reporting
     from translator.plan import Plan
 
@@ -25,7 +27,7 @@ COMMIT_TIMEOUT_S = 60.0
     "apply",
     epilog=options.examples(
         "translator apply --sandbox guest.xml",
-        "translator apply guest.xml --domid 7 --dry-run",
+        "translator apply guest.xml --domid 7 --dry-run --format json >plan.json",
         "translator apply guest.xml --qmp /run/qemu/guest.sock",
     ),
 )
@@ -35,6 +37,13 @@ COMMIT_TIMEOUT_S = 60.0
 @click.option("--replace", is_flag=True, help="Let a controller take another one's place; the guest sees a replug.")
 @click.option("--force", is_flag=True, help="Do not wait for the guest and the backend to let go of a controller.")
 @click.option("--dry-run", is_flag=True, help="Look at the host, and print the steps that would be carried out.")
+@click.option(
+    "--format",
+    "format",
+    type=click.Choice(["text", "json"]),
+    help="What --dry-run prints; json is a plan of these steps, for a host that is still so [default: text].",
+)
+@options.output
 @click.option("--no-commit", is_flag=True, help="Take all back again unless `translator commit` comes in time.")
 @click.option(
     "--commit-timeout",
@@ -54,6 +63,8 @@ def command(
     replace: bool,
     force: bool,
     dry_run: bool,
+    format: str | None,
+    output: Path | None,
     no_commit: bool,
     commit_timeout: float | None,
     planning: Planning,
@@ -67,6 +78,8 @@ def command(
         inputs.usage(f"--no-commit means nothing with {'--dry-run' if dry_run else '--sandbox'}")
     if commit_timeout is not None and not no_commit:
         inputs.usage("--commit-timeout is for --no-commit")
+    if (format or output) and not dry_run:
+        inputs.usage("--format and --output are for --dry-run")
     report = reporting.report()
     source, data = inputs.single(file, "apply", report, max_size)
 
@@ -104,12 +117,15 @@ def command(
             ) as host:
                 await carry_out(made, host)
                 seen = await host.observe(domid=made.topology.domain.domid)
-            shown = msgspec.structs.replace(made, topology=seen, steps=(), untranslated=())
-            click.echo(render.text(shown), nl=False)
+            if format != "json":
+                shown = msgspec.structs.replace(made, topology=seen, steps=(), untranslated=())
+                click.echo(render.text(shown), nl=False)
 
     async def carry_out(made: Plan, host: translator.Host) -> None:
         for model in host.qmp_paths.keys() - {one.name for one in made.topology.device_models}:
             inputs.usage(f"--qmp names device model {model!r}, which the domain does not have")
+        if made.basis is not None and (prune, replace, force) != (False,) * 3:
+            inputs.usage(f"{source} says itself what may be removed, as it was made: leave --prune and the like out")
         with progress_of(journaling.progress, report.for_people) as progress:
             applied = await host.apply(
                 made,
@@ -123,9 +139,11 @@ def command(
             )
         report.warnings(applied.notes, source)
         count = f"{len(applied.steps)} step{'' if len(applied.steps) == 1 else 's'}"
-        if dry_run:
-            click.echo("".join(f"{step.target:8}  {step.id}: {step.why}\n" for step in applied.steps), nl=False)
-            click.echo(f"{count} would be carried out")
+        if applied.plan is not None and format == "json":
+            inputs.write(applied.plan.to_json(), output)
+        elif dry_run:
+            told = "".join(f"{step.target:8}  {step.id}: {step.why}\n" for step in applied.steps)
+            inputs.write(f"{told}{count} would be carried out\n", output)
         else:
             click.echo(f"{count} carried out; {made.topology.domain.name} matches" if applied.steps else "no change")
 
