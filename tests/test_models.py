@@ -16,6 +16,7 @@ from tests.servers import Qemu, require
 from translator import manual
 from translator.capabilities import Kind, capabilities
 from translator.errors import HostError
+from translator.families.usb.reading import INPUTS
 from translator.hosts.qmp import Qmp
 from translator.knobs import GROUPS, knobs_of
 from translator.models import (
@@ -31,7 +32,6 @@ from translator.models import (
     hot_plugs,
     machine_row,
 )
-from translator.parse_devices import INPUTS
 from translator.pci import BOARDS
 from translator.probe import differences
 

@@ -101,7 +101,7 @@ class _Parser(Reader):
             emulator=emulator,
             controllers=tuple(controllers),
             devices=tuple(devices.found),
-            disks=tuple(devices.disks),
+            disks=tuple(devices.disks.found),
             audios=tuple(devices.audios),
             filters=tuple(devices.filters or ()),
             spice=any(one.element.tag == "graphics" and one.element.get("type") == "spice" for one in places),

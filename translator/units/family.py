@@ -114,10 +114,10 @@ class UnitFamily:
 
     def device(self, devices: Devices, place: Place, ordinal: int) -> DeviceElement | None:
         """See `translator.families.Family`; a family's disks are on the bus of its name."""
-        number = devices.disk_at(place)
-        if number is None or devices.disks[number].bus != self.name or not self.serves(devices.reader):
+        number = devices.disks.at(place)
+        if number is None or devices.disks.found[number].bus != self.name or not self.serves(devices.reader):
             return None
-        disk = devices.disks[number]
+        disk = devices.disks.found[number]
         return devices.element(
             place,
             "disk",

@@ -13,7 +13,7 @@ from translator.domain import PciDemand, UnitAddress
 from translator.families import Placed
 from translator.findings import LONGEST_WORD
 from translator.inventory import CONTROLLER_TURN
-from translator.slots import in_list_order
+from translator.list_order import in_list_order
 from translator.topology import PRIMARY, Controller, Device
 from translator.units.models import UnitSlot, dotted
 

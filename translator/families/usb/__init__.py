@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from translator.domain import ControllerElement
 from translator.families import Placed, Recorded
 from translator.families.usb.controllers import UsbPart
+from translator.families.usb.reading import TAGS, read
 from translator.families.usb.steps import UsbSteps
 from translator.reader import SIGNED_MAX
 
@@ -29,7 +30,7 @@ class Usb:
     name = "usb"
     order = 10
     types = ("usb", "ccid")
-    tags = ("controller", "disk", "hostdev", "hub", "input", "interface", "redirdev", "serial", "smartcard", "sound")
+    tags = TAGS
 
     def controller(self, reader: Reader, place: Place) -> ControllerElement | None:
         """See `translator.families.Family`; a ccid controller is a USB device."""
@@ -55,7 +56,7 @@ class Usb:
 
     def device(self, devices: Devices, place: Place, ordinal: int) -> DeviceElement | None:
         """See `translator.families.Family`."""
-        return devices.on_usb(place, ordinal)
+        return read(devices, place, ordinal)
 
     def absent(self, context: Context) -> bool:
         """See `translator.families.Family`: most machines bring a controller, and smart cards one to read them."""

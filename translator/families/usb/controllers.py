@@ -9,13 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from translator.families import Placed
+from translator.families.usb.pci import claims, multifunction
+from translator.families.usb.placement import Placement
+from translator.families.usb.slots import Slot, companion_ports
 from translator.findings import LONGEST_WORD
+from translator.list_order import in_list_order
 from translator.models import MODELS, NAMES, automatic, brought_along, machine_row
 from translator.pci import open_slots
-from translator.pci_slots import claims, multifunction
-from translator.placement import Placement
 from translator.ports import PortTree
-from translator.slots import Slot, companion_ports, in_list_order
 from translator.topology import PRIMARY, Companion, Controller
 
 if TYPE_CHECKING:

@@ -14,20 +14,21 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from translator.domain import DeviceElement
+from translator.families.usb.seated import Seat, Seated, serves, word_of
+from translator.list_order import in_list_order
 from translator.models import DEVICE_KINDS
 from translator.ports import PortError
-from translator.slots import in_list_order
-from translator.topology import PRIMARY, Controller, Device, Place, port_key
+from translator.topology import port_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from translator.domain import Domain
+    from translator.families.usb.slots import Slot
     from translator.findings import Findings
     from translator.layouts import Layout
     from translator.peripherals import Peripherals
-    from translator.slots import Slot
-    from translator.topology import ElementKind, Kind
+    from translator.topology import Controller, Device, ElementKind, Kind
 
 INPUTS: tuple[Kind, ...] = ("tablet", "mouse", "keyboard")
 # Who is given a port when; libvirt does not count nets, which have to name theirs.
@@ -54,7 +55,6 @@ EMISSION: tuple[tuple[Kind, ...], ...] = (
 )
 # What a controller of model none at another index than 0 does not keep libvirt from accepting.
 _NEVER_WITHOUT_USB = ("hub", "hostdev", *INPUTS)
-_WORDS: Mapping[ElementKind, str] = {"ccid": "ccid controller", "disk": "disk", "net": "network card"}
 
 
 class Placed(NamedTuple):
@@ -62,11 +62,6 @@ class Placed(NamedTuple):
 
     readers: tuple[Controller, ...]
     devices: tuple[Device, ...]
-
-
-class _Seat(NamedTuple):
-    slot: Slot
-    port: str
 
 
 class Placement:
@@ -101,7 +96,7 @@ class Placement:
         self.disabled = disabled
         self.bring = bring
         self.peripherals = peripherals
-        self.seats: dict[str, _Seat] = {}
+        self.seats: dict[str, Seat] = {}
         self.open: dict[ElementKind, deque[Slot]] = {}
         self.implied: str | None = None  # the path of the smartcard that brings a ccid controller along
         self.short_of_hubs = 0  # how many devices wanted a hub that had no place
@@ -137,11 +132,16 @@ class Placement:
             )
         if self.findings.faults:
             return Placed((), ())
-        devices = [self.device(element) for element in self.parents_first(hubs)] + automatic
-        readers = {element.ordinal: self.reader(element) for element in by_kind.get("ccid", [])}
+        seated = Seated(self.domain, self.findings, self.peripherals, self.seats)
+        devices = [seated.device(element) for element in self.parents_first(hubs)]
+        devices += [seated.device(element, implicit=True) for element in automatic]
+        readers = {
+            element.ordinal: seated.reader(element, implicit=element.path == self.implied)
+            for element in by_kind.get("ccid", [])
+        }
         for element in (one for kinds in EMISSION for one in _of(by_kind, elements, kinds)):
-            devices.append(self.card(element) if element.kind == "smartcard" else self.device(element))
-        self.refused_by_qemu(devices, by_kind)
+            devices.append(seated.card(element) if element.kind == "smartcard" else seated.device(element))
+        seated.check(devices, by_kind)
         return Placed(tuple(readers.values()), tuple(devices))
 
     def elements(self) -> list[DeviceElement]:
@@ -183,7 +183,7 @@ class Placement:
                 self.findings.fault(
                     "T305",
                     element,
-                    f"this {_word(element)} needs USB, and a controller of model 'none' says that there is none",
+                    f"this {word_of(element)} needs USB, and a controller of model 'none' says that there is none",
                     help="give the controller another model, or remove the device",
                 )
         if off and not self.findings.faults:
@@ -213,7 +213,7 @@ class Placement:
         except PortError as error:
             self.port_fault(element, slot, error)
             return
-        self.seats[element.path] = _Seat(slot, port)
+        self.seats[element.path] = Seat(slot, port)
 
     def free(self, element: DeviceElement) -> None:
         bus = element.address.bus if element.address else None
@@ -228,13 +228,13 @@ class Placement:
             slot, path = self.first_open(element)
         if slot is not None and path is not None:
             slot.tree.take(path, DEVICE_KINDS[element.kind].ports)
-            self.seats[element.path] = _Seat(slot, ".".join(map(str, path)))
+            self.seats[element.path] = Seat(slot, ".".join(map(str, path)))
             return
         if self.xen and self.domain.guest != "hvm" and element.kind != "hostdev":
             self.findings.fault(
                 "T314",
                 element,
-                f"a {self.domain.guest.upper()} guest has no emulated USB to put a {_word(element)} on",
+                f"a {self.domain.guest.upper()} guest has no emulated USB to put a {word_of(element)} on",
                 help="remove it; such a guest's own keyboard and pointer are paravirtual",
             )
             return
@@ -244,7 +244,7 @@ class Placement:
         self.findings.fault(
             "T310",
             element,
-            f"no port is free for this {_word(element)}" + (f" on controller {bus}" if bus is not None else ""),
+            f"no port is free for this {word_of(element)}" + (f" on controller {bus}" if bus is not None else ""),
             "address" if element.address else None,
             (f"full: {full}; " if full else "") + "add a controller, or give one more ports",
         )
@@ -280,7 +280,7 @@ class Placement:
         return sorted(fits, key=lambda slot: slot.row.kind.type == "emulated")
 
     def suits(self, slot: Slot, kind: ElementKind) -> bool:
-        return self.carries(slot, kind) and _serves(kind, slot.speeds())
+        return self.carries(slot, kind) and serves(kind, slot.speeds())
 
     def carries(self, slot: Slot, kind: ElementKind) -> bool:
         """Tell whether the controller can have such a device at all.
@@ -343,7 +343,7 @@ class Placement:
                 f"its ports are 1 to {error.size}" if error.size else "it has no ports",
             )
 
-    def automatic_hubs(self, hubs: int, others: int) -> Iterator[Device]:
+    def automatic_hubs(self, hubs: int, others: int) -> Iterator[DeviceElement]:
         """Give the hubs that libvirt adds when ports run short.
 
         A hub eats a port and brings eight; one port more than needed is kept. Source:
@@ -365,8 +365,8 @@ class Placement:
                 self.short_of_hubs = need
                 return
             slot.tree.take(path, DEVICE_KINDS["hub"].ports)
-            self.seats[element.path] = _Seat(slot, ".".join(map(str, path)))
-            yield self.device(element, implicit=True)
+            self.seats[element.path] = Seat(slot, ".".join(map(str, path)))
+            yield element
 
     def parents_first(self, hubs: Sequence[DeviceElement]) -> Iterator[DeviceElement]:
         """Give the hubs in the document's order, but each behind the one that it hangs on."""
@@ -390,117 +390,6 @@ class Placement:
                     given.add(one.path)
                     yield one
 
-    # Devices
-
-    def device(self, element: DeviceElement, *, implicit: bool = False) -> Device:
-        slot, port = self.seats[element.path]
-        self.check_speed(element, slot, port, implicit=implicit)
-        emulated = slot.row.kind.type == "emulated"
-        made = self.peripherals.make(element) if emulated else None
-        assert element.kind != "ccid"
-        return Device(
-            family="usb",
-            kind=element.kind,
-            id=made.id if made else None,
-            driver=made.driver if made else None,
-            controller=slot.number,
-            port=port,
-            host=element.host,
-            properties=made.properties if made else {},
-            implicit=implicit,
-            source=element.source,
-            backends=made.backends if made else (),
-            startup_policy=element.startup_policy,
-        )
-
-    def reader(self, element: DeviceElement) -> Controller:
-        slot, port = self.seats[element.path]
-        self.check_speed(element, slot, port)
-        made = self.peripherals.make(element)
-        return Controller(
-            family="ccid",
-            index=element.ordinal,
-            model="usb-ccid",
-            type="emulated",
-            version=None,
-            interface="ccid",
-            ports=1,
-            id=made.id,
-            driver=made.driver,
-            device_model=PRIMARY,
-            backend=None,
-            companions=(),
-            pci=None,
-            properties={},
-            implicit=element.path == self.implied,
-            source=element.source,
-            place=Place(slot.number, port),
-        )
-
-    def card(self, element: DeviceElement) -> Device:
-        made = self.peripherals.make(element)
-        return Device(
-            family="ccid",
-            kind="smartcard",
-            id=made.id,
-            driver=made.driver,
-            controller=0,
-            port="0",
-            host=None,
-            properties=made.properties,
-            implicit=False,
-            source=element.source,
-            backends=made.backends,
-        )
-
-    # What QEMU or the guest makes of it
-
-    def check_speed(self, element: DeviceElement, slot: Slot, port: str, *, implicit: bool = False) -> None:
-        """Say so when the guest will not see the device. Behind a hub all is full speed, which every kind can."""
-        root = int(port) if "." not in port else None
-        if root is None or _serves(element.kind, slot.speeds(root)):
-            return
-        speeds = " or ".join(DEVICE_KINDS[element.kind].speeds)
-        what = "the hub that is added for want of ports" if implicit else f"this {_word(element)}"
-        self.findings.warn(
-            "T318",
-            self.domain if implicit else element,
-            f"the guest will not see {what}: it runs at {speeds} speed, and port {port} of controller "
-            f"{slot.number} ({slot.row.name}) serves only {', '.join(slot.row.speeds)} speed",
-            "address/@bus" if element.address else None,
-            "put it on a 'piix3-uhci' or 'qemu-xhci' controller, or give the controller companions",
-        )
-
-    def refused_by_qemu(self, devices: Iterable[Device], by_kind: Mapping[ElementKind, list[DeviceElement]]) -> None:
-        """Say what libvirt accepts and QEMU then refuses, and what a device lacks."""
-        names: dict[str | None, DeviceElement] = {}
-        disks = by_kind.get("disk", [])
-        for disk, device in zip(disks, (one for one in devices if one.kind == "disk"), strict=True):
-            first = names.setdefault(device.id, disk)
-            if first is not disk:
-                self.findings.warn(
-                    "T331",
-                    disk,
-                    f"QEMU will refuse this disk: it gets the id {device.id!r}, as that in line "
-                    f"{first.source.line} does",
-                    "target/@dev",
-                    "give it a target with other letters, such as 'sdc', or an alias: <alias name='ua-…'/>",
-                )
-            if not device.backends:
-                self.findings.warn(
-                    "T331",
-                    disk,
-                    "QEMU will refuse this drive: a USB drive without a medium does not exist there",
-                    help="give it a <source>, or put it on bus 'sata' or 'scsi'",
-                )
-        for net in by_kind.get("net", []):
-            self.findings.warn(
-                "T333",
-                net,
-                "this usb-net has no network behind it: what an <interface> connects to is not translated",
-                help="QEMU's netdev property does that, when the machine is started otherwise",
-            )
-
 
 def _of(
     by_kind: Mapping[ElementKind, list[DeviceElement]],
@@ -513,17 +402,8 @@ def _of(
     return [element for element in elements if element.kind in kinds]
 
 
-def _serves(kind: ElementKind, speeds: Iterable[str]) -> bool:
-    own = DEVICE_KINDS[kind].speeds
-    return not own or bool(set(own) & set(speeds))
-
-
 def _cannot_carry(slot: Slot, element: DeviceElement) -> str:
     where = f"controller {slot.number} ({slot.row.name})"
     if element.kind == "hostdev":
         return f"{where} is served by domain {slot.backend}, whose USB devices are not this host's"
-    return f"{where} is paravirtual, and a {_word(element)} is emulated"
-
-
-def _word(element: DeviceElement) -> str:
-    return _WORDS.get(element.kind, element.kind)
+    return f"{where} is paravirtual, and a {word_of(element)} is emulated"
