@@ -63,8 +63,8 @@ $(VENV)/.test: pyproject.toml .ci/bootstrap
 	@touch $@ $(VENV)/.demo
 
 .PHONY: soak
-soak: $(VENV)/.test system-packages  ## crash tests at their full length: 200 kills, every fault on real servers, 1,000 cycles
-	$(RUN)/pytest --soak tests/test_recover.py tests/test_contention.py tests/test_soak.py
+soak: $(VENV)/.test system-packages  ## crash tests at their full length: 200 kills on each xenstored, every fault on real servers, 1,000 cycles
+	$(RUN)/pytest --soak tests/test_kills.py tests/test_recover.py tests/test_contention.py tests/test_soak.py
 
 FUZZ_SECONDS = 60
 

@@ -78,7 +78,7 @@ class Crasher:
         assert self._process.stdout is not None
         host = {
             "xenstore": bench.xenstore,
-            "qmp": bench.qmp or None,
+            "qmp": bench.monitors,
             "sysfs": str(bench.sysfs),
             "state": str(bench.state),
         }

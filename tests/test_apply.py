@@ -30,7 +30,7 @@ from translator.hosts.xenstore import Xenstore
 from translator.plan import Transaction, XenstoreOp
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
     from pathlib import Path
 
     from translator.outcome import Applied
@@ -47,10 +47,15 @@ class Bench(NamedTuple):
     sysfs: Path
     timeout_s: float = 5
     state: Path | None = None
+    others: Mapping[str, str] = {}  # monitors of device models besides the primary one, by name
+
+    @property
+    def monitors(self) -> dict[str, str]:
+        return {"primary": self.qmp, **self.others} if self.qmp else {}
 
     def host(self) -> translator.Host:
         return translator.Host(
-            xenstore=self.xenstore, qmp=self.qmp or None, sysfs=self.sysfs, timeout_s=self.timeout_s, state=self.state
+            xenstore=self.xenstore, qmp=self.monitors, sysfs=self.sysfs, timeout_s=self.timeout_s, state=self.state
         )
 
     async def apply(self, plan: translator.Plan, **options: Any) -> Applied:
@@ -71,12 +76,16 @@ class Bench(NamedTuple):
             await client.close()
 
     async def devices(self) -> dict[str, str]:
-        """Return QEMU's devices: driver and port by id."""
-        monitor = await Qmp.connect(self.qmp)
-        try:
-            return {one.id or one.path: f"{one.driver} {one.port or ''}".strip() for one in await monitor.devices()}
-        finally:
-            await monitor.close()
+        """Return QEMU's devices, or all QEMUs': driver and port by id."""
+        found: dict[str, str] = {}
+        for path in self.monitors.values():
+            monitor = await Qmp.connect(path)
+            try:
+                devices = await monitor.devices()
+                found |= {one.id or one.path: f"{one.driver} {one.port or ''}".strip() for one in devices}
+            finally:
+                await monitor.close()
+        return found
 
     async def qemu(self, command: str, **arguments: Any) -> Any:
         monitor = await Qmp.connect(self.qmp)

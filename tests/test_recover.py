@@ -9,16 +9,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import random
 import sys
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import translator
-from tests.conftest import FIXTURES
 from tests.crashes import Crasher
+from tests.scenes import ACTIONS, ONE, TEN, Scene, looks, scene
 from tests.servers import Backend, CXenStored, Qemu, make_domain, require
 from tests.test_apply import DOMID, Bench, bench, host_devices, plan_of, run
 from translator import apply as applying
@@ -28,7 +26,6 @@ from translator.hosts.xenstore import Xenstore
 from translator.journal import Journal
 from translator.plan import SysfsWrites, XenstoreOp
 from translator.state import State
-from translator.undo import roll_back
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -38,72 +35,14 @@ if TYPE_CHECKING:
     from tests.servers import Server
     from translator.journal import Outcome
     from translator.outcome import StepEvent
-    from translator.plan import Action, Step
-    from translator.recover import Recovered
+    from translator.plan import Action
 
 __all__ = ["bench"]  # a fixture
 
-TEN, ONE = FIXTURES / "hosts/ten.xml", FIXTURES / "hosts/one.xml"
 WAITS = (1, 4)  # for the backends, among the actions
-ACTIONS = 18  # that the ten devices take on a domain that has the emulated controller
 NOWHERE = "11111111-2222-3333-4444-555555555555"
 
 in_the_sandbox = pytest.mark.parametrize("bench", ["sandbox"], indirect=True)
-
-
-class Scene(NamedTuple):
-    """A domain with one controller, and what it looks like before and after the ten devices are there."""
-
-    bench: Bench
-    old: Any
-    new: Any
-    steps: tuple[Step, ...]
-
-    async def looks(self) -> Any:
-        return await looks(self.bench)
-
-    async def reset(self) -> None:
-        """Take back what the plan does, by the plan's own undo."""
-        async with self.bench.host() as host:
-            performer = Performer(host, DOMID, made=MADE)
-            assert await roll_back(self.steps, range(len(self.steps)), performer, lambda event: None) == {}
-        assert await self.looks() == self.old
-
-    async def recover(self, *, resume: bool = False) -> list[Recovered]:
-        async with translator.Host(state=self.bench.state) as host:
-            return [await host.recover(one, resume=resume) for one in host.unfinished()]
-
-    def left(self) -> list[str]:
-        """Return what is in the state directory, but for what is known of QEMUs."""
-        assert self.bench.state is not None
-        return sorted(path.name for path in self.bench.state.iterdir() if path.suffix != ".drivers")
-
-
-# directories that the plan makes where there are none
-MADE = (
-    f"/local/domain/{DOMID}/device/vusb",
-    "/libxl/usbback",
-    *(f"/local/domain/0/backend/{kind}{front}" for kind in ("qusb", "vusb") for front in ("", f"/{DOMID}")),
-)
-
-
-async def looks(bench: Bench) -> Any:
-    """Return all that can be seen of the host."""
-    chardevs = await bench.qemu("query-chardev")
-    return await bench.nodes(), await bench.devices(), sorted(one["label"] for one in chardevs)
-
-
-@asynccontextmanager
-async def scene(bench: Any, state: Path) -> AsyncIterator[Scene]:
-    async with bench(plan_of("one")) as plain:
-        host = plain._replace(state=state)
-        await host.apply(plan_of("one"))
-        old = await looks(host)
-        applied = await host.apply(plan_of("ten"))
-        assert len(applied.steps) == ACTIONS
-        made = Scene(host, old, await looks(host), applied.steps)
-        await made.reset()
-        yield made
 
 
 async def command(*words: str) -> tuple[int | None, str, str]:
@@ -250,46 +189,6 @@ def test_a_recovery_that_is_killed_after_each_of_its_steps_comes_to_its_end(benc
             assert host.left() == []
 
     run(scenario())
-
-
-@pytest.mark.parametrize("bench", ["oxenstored", "xenstored"], indirect=True)
-def test_killed_at_random_moments(
-    bench: Any, tmp_path: Path, request: pytest.FixtureRequest, say: Callable[[str], None]
-) -> None:
-    """SIGKILL to an apply, and to each second recovery from it; the host is then as before, or as planned."""
-    kills = 100 if request.config.getoption("--soak") else 10
-    chance = random.Random(request.node.name)
-    counted = {"killed": 0, "recoveries killed": 0, "had finished": 0, "as before": 0, "as planned": 0}
-
-    async def scenario() -> None:
-        async with scene(bench, tmp_path / "state") as host, Crasher() as crasher:
-            undisturbed = await crasher.run(host.bench, "apply", TEN)
-            assert undisturbed.code == 0, undisturbed
-            await host.reset()
-            while counted["killed"] < kills:
-                after_s = chance.uniform(0.3, 1) * undisturbed.seconds  # before that it only looks
-                ended = await crasher.run(host.bench, "apply", TEN, after_s=after_s)
-                assert ended.code in (0, -9), ended
-                counted["killed" if ended.code == -9 else "had finished"] += 1
-                way: Way = chance.choice(("rollback", "resume"))
-                if chance.random() < 0.5:
-                    again = await crasher.run(host.bench, way, after_s=chance.uniform(0.1, 0.5) * undisturbed.seconds)
-                    counted["recoveries killed"] += again.code == -9
-                    assert again.code in (0, -9), again
-                recovered = await host.recover(resume=way == "resume")
-                looks = await host.looks()
-                assert looks in (host.old, host.new), (after_s, way, recovered)
-                if recovered:  # a journal of which nothing was begun is as before, whatever was asked for
-                    assert looks == (host.new if recovered[0].result == "finished" else host.old)
-                counted["as planned" if looks == host.new else "as before"] += 1
-                assert not [name for name in host.left() if name.endswith(".journal")]
-                if looks == host.new:
-                    await host.reset()
-            await host.bench.apply(plan_of("ten"))
-            assert host.left() == []  # nor the lock and the unfinished journal of one that was killed
-
-    run(scenario())
-    say(f"{request.node.name}: {', '.join(f'{number} {what}' for what, number in counted.items())}, 0 in between")
 
 
 async def write(host: Scene, *operations: XenstoreOp) -> None:
