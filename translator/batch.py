@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from translator.domain import MAX_SIZE
 from translator.errors import HostError, TranslatorError
 from translator.plan import is_plan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from concurrent.futures import Executor, Future
     from pathlib import Path
 
     from translator.plan import Plan
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 # Documents that travel together: enough that the way there costs little, few enough to keep all cores busy.
 CHUNK = 32
@@ -53,22 +56,60 @@ def plan_many(
         HostError: T429, a process of the pool was killed.
     """
     names = (os.fspath(path) for path in paths)
-    with _pool(executor) as pool:
-        under_way: deque[Future[list[Planned]]] = deque()
-        try:
-            most = 2 * (os.cpu_count() or 1) + 2
-            while True:
-                while len(under_way) < most and (chunk := list(islice(names, CHUNK))):
-                    under_way.append(pool.submit(_plan_chunk, chunk, max_size, options))
-                if not under_way:
-                    return
-                yield from _results(under_way.popleft())
-        finally:
-            for future in under_way:
-                future.cancel()
+    with process_pool() if executor is None else nullcontext(executor) as pool:
+        for _, future in in_order(lambda chunk: pool.submit(_plan_chunk, chunk, max_size, options), names):
+            yield from result_of(future)
 
 
-def _results(future: Future[list[Planned]]) -> list[Planned]:
+@contextmanager
+def process_pool(processes: int | None = None) -> Iterator[Executor]:
+    """Yield a pool of so many processes, one for each core if None; at its end none of them is left.
+
+    What is interrupted is this process, which then ends the others: Ctrl-C at a terminal does not reach them.
+    """
+    import signal
+    from concurrent.futures import ProcessPoolExecutor
+
+    pool = ProcessPoolExecutor(processes, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def in_order(
+    submit: Callable[[list[T]], Future[R]], items: Iterable[T], most: Callable[[], int] | None = None
+) -> Iterator[tuple[list[T], Future[R]]]:
+    """Yield each chunk of the items with its future, in order, while those after it are under way.
+
+    Args:
+        submit: has one chunk worked on.
+        items: taken as they are needed.
+        most: how many chunks may be under way; asked again and again. Somewhat more than there are cores if None.
+
+    What is still under way when nobody takes any more is cancelled.
+    """
+    left = iter(items)
+    under_way: deque[tuple[list[T], Future[R]]] = deque()
+    most = most or (lambda: 2 * (os.cpu_count() or 1) + 2)
+    try:
+        while True:
+            while len(under_way) < most() and (chunk := list(islice(left, CHUNK))):
+                under_way.append((chunk, submit(chunk)))
+            if not under_way:
+                return
+            yield under_way.popleft()
+    finally:
+        for _, future in under_way:
+            future.cancel()
+
+
+def result_of(future: Future[R]) -> R:
+    """Return the result, once it is there.
+
+    Raises:
+        HostError: T429, the process that worked on it was killed.
+    """
     from concurrent.futures import BrokenExecutor
 
     try:
@@ -79,20 +120,6 @@ def _results(future: Future[list[Planned]]) -> list[Planned]:
             "a process that plans has ended, and what it was planning is lost",
             "something has killed it, perhaps for want of memory; with --jobs 1 it is seen at which document",
         ) from error
-
-
-@contextmanager
-def _pool(executor: Executor | None) -> Iterator[Executor]:
-    if executor is not None:
-        yield executor
-        return
-    from concurrent.futures import ProcessPoolExecutor
-
-    pool = ProcessPoolExecutor()
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _plan_chunk(paths: list[str], max_size: int, options: dict[str, Any]) -> list[Planned]:

@@ -519,6 +519,17 @@ CATALOG: dict[str, Entry] = {
         "<controller type='pci' index='1'/>",
         "warning",
     ),
+    "T391": Entry(
+        "STATE damaged",
+        "The file of `--since` has been cut short or changed. All inputs are looked at, and it is written again.",
+        "translator validate --since half-written.json guests",
+        "warning",
+    ),
+    "T392": Entry(
+        "STATE not written",
+        "What `--since` would have remembered cannot be kept. What was found stands.",
+        "translator validate --since /read-only/state.json guests",
+    ),
     # Host
     "T401": Entry("no xenstored", "No xenstored answers there. Is this dom0, and may you?", "--xenstore /nowhere"),
     "T402": Entry(
@@ -827,6 +838,27 @@ CATALOG: dict[str, Entry] = {
         "A killed apply has taken away what nothing brings back, such as a chardev of which QEMU does not say how it "
         "was made. That goes last, so there is little left to do: the apply can be finished only.",
         "apply --prune, killed after it had removed a serial port",
+    ),
+    "T520": Entry(
+        "no scheduler",
+        "No dask scheduler answers at the address of `--scheduler` in time.",
+        "translator validate --scheduler tcp://10.0.0.1:1 guests",
+    ),
+    "T521": Entry(
+        "another translator",
+        "A worker of the cluster has another version of the translator, or none. What it would say could be wrong, "
+        "so it is not asked.",
+        "a worker that was not restarted after an upgrade",
+    ),
+    "T522": Entry(
+        "workers die of it",
+        "Several workers have died one after the other while they had this document. All others are done.",
+        "a worker with too little memory",
+    ),
+    "T523": Entry(
+        "scheduler lost",
+        "The cluster's scheduler went away in the middle of the work. What was printed before is whole.",
+        "translator plan --scheduler tcp://10.0.0.1:8786 guests, and the machine is switched off",
     ),
 }
 

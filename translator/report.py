@@ -66,7 +66,7 @@ class Report:
     def document(self, name: str | None) -> Guard:
         """Turn the errors of one document or host into findings and an exit code."""
         if name is not None:
-            self.files[_clean(name)] = None
+            self._about(name)
         return Guard(self, name)
 
     def warnings(self, findings: Iterable[Diagnostic], name: str) -> None:
@@ -78,7 +78,7 @@ class Report:
 
     def unreadable(self, name: str, message: str) -> None:
         """Tell of an input that is not there; wrong usage, unless something worse is met."""
-        self.files[_clean(name)] = None
+        self._about(name)
         self.code = max(self.code, EXIT_USAGE)
         self.show(Diagnostic(code="T107", message=message, file=name))
 
@@ -97,6 +97,10 @@ class Report:
             click.echo(github(finding), err=True)
         else:
             click.echo(self._styled(finding), err=True, color=self.color)
+
+    def _about(self, name: str) -> None:
+        if self.form in DOCUMENTS:  # only these tell of every input at the end, and there may be very many
+            self.files[_clean(name)] = None
 
     def exit(self) -> None:
         if self.code:

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import sys
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 import translator
 from translator import review
 from translator.cli import inputs, options, pairs
+from translator.cli.options import Planning
 from translator.cli.pairs import Pair
+from translator.cli.sources import holds_many, why
+from translator.cli.work import Blob, Item, Outcome, Session, planned
 from translator.compare import foreign, lacking
 from translator.delta import Delta
 from translator.review import Compared, Review
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
-    from translator.cli.options import Connecting, Planning, Reporting
+    from translator.cli.options import Connecting, Jobs, Reporting
+    from translator.cli.work import Told
     from translator.delta import Change
     from translator.plan import Plan
     from translator.report import Report
@@ -46,6 +51,7 @@ EXIT_DIFFERENT = 1
 @click.option("--guest-visible-only", is_flag=True, help="Only what the guest notices is a difference.")
 @click.option("--format", "format", type=click.Choice(list(review.FORMS)), default="text", help="What to print.")
 @options.output
+@options.jobs
 @options.planning
 @options.connecting
 @options.max_size
@@ -57,6 +63,7 @@ def command(
     guest_visible_only: bool,
     format: str,
     output: Path | None,
+    jobs: Jobs,
     planning: Planning,
     connecting: Connecting,
     max_size: int,
@@ -70,135 +77,151 @@ def command(
     translator diff --live FILE --domid N
     """
     report = reporting.report()
-    comparison = _Comparison(report, planning, max_size, guest_visible_only)
-    single = False
-    if revisions is not None:
-        if live:
-            inputs.usage("--git compares two revisions, and --live compares with a host: take one of them")
-        found = comparison.compared(pairs.of_revisions(revisions, files or (".",), report, max_size))
-    elif live:
-        if len(files) != 1:
-            inputs.usage(f"--live compares one FILE with a host, and {len(files)} are named")
-        found, single = comparison.live(files[0], connecting), True
-    else:
-        if len(files) != 2:
-            inputs.usage(f"diff compares OLD with NEW, and {len(files)} are named")
-        folders = [Path(name).is_dir() for name in files]
-        if all(folders):
-            found = comparison.compared(pairs.of_folders(Path(files[0]), Path(files[1]), report, max_size))
-        elif any(folders):
-            inputs.usage("a folder can be compared with a folder only")
+    comparison = Comparison(planning, max_size, guest_visible_only, pictures=format == "html")
+    if live and (jobs.elsewhere or jobs.since is not None):
+        inputs.usage("--live asks a host, now: --jobs, --scheduler and --since do not go with it")
+    with Session(comparison, jobs, report, output=output) as session:
+        single = False
+        if revisions is not None:
+            if live:
+                inputs.usage("--git compares two revisions, and --live compares with a host: take one of them")
+            paths = pairs.of_revisions(revisions, files or (".",), report, max_size)
+            found = session.results(map(_item, paths), lambda: None)
+        elif live:
+            if len(files) != 1:
+                inputs.usage(f"--live compares one FILE with a host, and {len(files)} are named")
+            found, single = _live(session, comparison, files[0], connecting), True
         else:
-            found, single = comparison.compared(comparison.two(*files)), True
-    first = next(found, None)
-    if report.failed and (first is None or (single and first.status == "refused")):
-        report.exit()  # nothing was compared: "no difference" would not be true
-    results = found if first is None else chain((first,), found)
-    color = output is None and reporting.colors(sys.stdout)
-    inputs.write_pieces(review.FORMS[format](Review(files=results, single=single, color=color)), output)
+            if len(files) != 2:
+                inputs.usage(f"diff compares OLD with NEW, and {len(files)} are named")
+            two = _two(*files, report, max_size)
+            found, single = session.results(map(_item, two), lambda: len(two)), not isinstance(two, pairs.Sides)
+        tally = _Tally()
+        first = next(found, None)
+        if report.failed and (first is None or (single and first.status == "refused")):
+            report.exit()  # nothing was compared: "no difference" would not be true
+        results = tally.counted(found if first is None else chain((first,), found))
+        color = output is None and reporting.colors(sys.stdout)
+        inputs.write_pieces(review.FORMS[format](Review(files=results, single=single, color=color)), output)
     report.exit()
-    if comparison.different:
+    if tally.different:
         sys.exit(EXIT_DIFFERENT)
 
 
-class _Comparison:
-    """Compares one pair after the other, and remembers whether there was a difference."""
+def _item(pair: Pair) -> Item:
+    return Item(pair.path, (pair.old, pair.new))
 
-    def __init__(self, report: Report, planning: Planning, max_size: int, noticed_only: bool) -> None:
-        self.report = report
-        self.planning = planning
-        self.max_size = max_size
-        self.noticed_only = noticed_only
+
+def _two(old: str, new: str, report: Report, max_size: int) -> Sequence[Pair] | pairs.Sides:
+    """Return what is compared: two files, if both can be read, or what two places hold."""
+    if old == new == "-":
+        inputs.usage("standard input can be one of the two")
+    try:
+        many = [name != "-" and holds_many(name) for name in (old, new)]
+    except OSError as error:
+        inputs.usage(f"cannot tell what is there: {why(error)}")
+    if all(many):
+        return pairs.Sides(old, new, report, max_size)
+    if any(many):
+        inputs.usage("a folder can be compared with a folder only")
+    found = [one for name in (old, new) for one in inputs.found([name], report, max_size)]
+    return [Pair(found[1].name, *found)] if len(found) == 2 else []
+
+
+class _Tally:
+    """Remembers whether there was a difference."""
+
+    def __init__(self) -> None:
         self.different = False
 
-    def two(self, old: str, new: str) -> Iterator[Pair]:
-        """Yield the pair of two files, if both can be read."""
-        if old == new == "-":
-            inputs.usage("standard input can be one of the two")
-        found = [next(iter(inputs.documents([name], self.report, self.max_size)), None) for name in (old, new)]
-        if found[0] is not None and found[1] is not None:
-            yield Pair(new, pairs.Blob(*found[0]), pairs.Blob(*found[1]))
+    def counted(self, found: Iterable[Compared]) -> Iterator[Compared]:
+        for one in found:
+            self.different |= one.status not in ("same", "refused")
+            yield one
 
-    def compared(self, found: Iterable[Pair]) -> Iterator[Compared]:
-        for path, old, new in found:
-            if old is None and new is None:
-                yield Compared(path=path, status="same")
-            elif old is not None and new is not None:
-                yield self.both(path, old, new)
-            else:
-                one = old or new
-                assert one is not None, "of the two"
-                made = self.plan(one)
-                if made is None:
-                    yield Compared(path=path, status="refused")
-                elif old is not None:
-                    self.different = True
-                    yield Compared(path=path, status="removed", old=made)
-                else:
-                    self.different = True
-                    yield Compared(path=path, status="added", new=made)
 
-    def both(self, path: str, old: pairs.Blob, new: pairs.Blob) -> Compared:
-        after = self.plan(new, warn=True)
-        before = after if old.data == new.data else self.plan(old)
-        if before is None or after is None:
+class Comparison(msgspec.Struct, frozen=True):
+    """Compares one pair."""
+
+    planning: Planning
+    max_size: int
+    noticed_only: bool
+    pictures: bool  # of both sides, for which the plans are needed
+
+    def outcome(self, path: str, blobs: Sequence[Blob | None]) -> Outcome:
+        """Return how the sides differ."""
+        old, new = blobs
+        told: list[Told] = []
+
+        def plan(blob: Blob, *, warn: bool = False) -> Plan | None:
+            """Return the plan. The old side's warnings are no news."""
+            made, about = self.plan(blob)
+            told.append(about if warn or made is None else about._replace(warnings=()))
+            return made
+
+        after = None if new is None else plan(new, warn=old is not None)
+        same = old is not None and new is not None and old.data == new.data
+        before = after if same else None if old is None else plan(old)
+        found = self.compared(path, before, after, refused=any(one.error is not None for one in told))
+        if not self.pictures:
+            found = msgspec.structs.replace(found, old=None, new=None)
+        return Outcome(path, found, tuple(told), found.status == "same" and all(one.is_nothing for one in told))
+
+    def unchanged(self, path: str) -> Compared:
+        """What was the same, and has not changed, is the same."""
+        return Compared(path=path, status="same")
+
+    def plan(self, blob: Blob) -> tuple[Plan | None, Told]:
+        """Return the plan of one side, and what is to be told of it."""
+        return planned(blob, lambda data: inputs.plan_of(data, blob.name, self.planning, self.max_size))
+
+    def compared(self, path: str, before: Plan | None, after: Plan | None, *, refused: bool) -> Compared:
+        if refused:
             return Compared(path=path, status="refused")
-        if before is after:
+        if before is after:  # nothing on either side that would have to be read, or one document
             return Compared(path=path, status="same", old=before, new=after)
+        if before is None:
+            return Compared(path=path, status="added", new=after)
+        if after is None:
+            return Compared(path=path, status="removed", old=before)
         return self.differing(path, before, after)
 
     def differing(self, path: str, before: Plan, after: Plan, further: tuple[Change, ...] = ()) -> Compared:
         delta = Delta((*translator.diff(before, after).changes, *further))
         if self.noticed_only:
             delta = Delta(tuple(change for change in delta.changes if change.guest_visible))
-        if delta:
-            self.different = True
         return Compared(path=path, status="changed" if delta else "same", old=before, new=after, delta=delta)
 
-    def plan(self, blob: pairs.Blob, *, warn: bool = False) -> Plan | None:
-        """Return the plan; None, with findings, of what is refused. The old side's warnings are no news."""
-        with self.report.document(blob.name):
-            made = inputs.plan_of(blob.data, blob.name, self.planning, self.max_size)
-            if warn:
-                self.report.warnings(made.diagnostics, blob.name)
-            return made
-        return None
 
-    def live(self, file: str, connecting: Connecting) -> Iterator[Compared]:
-        """Yield what leads from a running domain to the document."""
-        from translator.cli.hosts import domid_at, host_of, run
-        from translator.observe import observe
+def _live(session: Session, comparison: Comparison, file: str, connecting: Connecting) -> Iterator[Compared]:
+    """Yield what leads from a running domain to the document."""
+    from translator.cli.hosts import domid_at, host_of, run
+    from translator.observe import observe
 
-        name, data = inputs.single(file, "diff --live", self.report, self.max_size)
-        found: list[Compared] = []
+    blob = Blob(*inputs.single(file, "diff --live", session.report, comparison.max_size))
+    found: list[Compared] = []
 
-        async def work() -> None:
-            async with host_of(connecting) as host:
-                domid = await domid_at(host, connecting, self.planning.domid)
-                blob = pairs.Blob(name, data)
-                made = self.plan(blob, warn=True)
-                if made is None:
-                    return
-                topology = made.topology
-                seen = await observe(
-                    host,
-                    domid=topology.domain.domid if domid is None else domid,
-                    layout=topology.layout,
-                    expect_qmp=any(one.type == "emulated" for one in topology.controllers),
-                    like=topology,
-                )
-                before = translator.Plan(topology=seen.topology, steps=())
-                told = {change.id for change in translator.diff(before, made).changes}
-                halves = lacking(made, {id for id in seen.lacking if id not in told})
-                found.append(
-                    self.differing(
-                        name,
-                        before,
-                        made,
-                        (*halves, *foreign({place: one.driver for place, one in seen.foreign.items()})),
-                    )
-                )
+    async def work() -> None:
+        async with host_of(connecting) as host:
+            domid = await domid_at(host, connecting, comparison.planning.domid)
+            made, told = comparison.plan(blob)
+            session.tell([told])
+            if made is None:
+                return
+            topology = made.topology
+            seen = await observe(
+                host,
+                domid=topology.domain.domid if domid is None else domid,
+                layout=topology.layout,
+                expect_qmp=any(one.type == "emulated" for one in topology.controllers),
+                like=topology,
+            )
+            before = translator.Plan(topology=seen.topology, steps=())
+            changes = {change.id for change in translator.diff(before, made).changes}
+            halves = lacking(made, {id for id in seen.lacking if id not in changes})
+            others = foreign({place: one.driver for place, one in seen.foreign.items()})
+            found.append(comparison.differing(blob.name, before, made, (*halves, *others)))
 
-        with self.report.document(None):
-            run(work())
-        yield from found
+    with session.report.document(None):
+        run(work())
+    yield from found

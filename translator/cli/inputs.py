@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, NoReturn, Protocol
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 import msgspec
 
 import translator
+from translator.cli.sources import Input, below, is_archive, is_url, read, why
 from translator.domain import MAX_SIZE
 from translator.plan import is_plan
 
@@ -23,50 +24,66 @@ if TYPE_CHECKING:
     from translator.report import Report
 
 
-class Readable(Protocol):
-    """What bytes are read from."""
-
-    def read(self, size: int = ..., /) -> bytes:
-        """Return so many bytes, or all that are left, and fewer at the end only."""
-
-
 def documents(files: Iterable[str], report: Report, max_size: int = MAX_SIZE) -> Iterator[tuple[str, bytes]]:
     """Yield each document with its name; a folder stands for every *.xml below it, sorted.
 
     What cannot be read is reported, and the others are read all the same. Of what is too large, no more is read
     than shows that it is.
     """
-    for name in names(files, report):
+    for one in found(files, report, max_size):
         try:
-            data = read(sys.stdin.buffer, max_size) if name == "-" else read_file(name, max_size)
+            data = one.read(max_size)
         except OSError as error:
-            unreadable(name, error, report)
+            unreadable(one.name, error, report)
         else:
             if is_plan(data):
-                report.plans.add(name)
-            yield name, data
+                report.plans.add(one.name)
+            yield one.name, data
 
 
-def names(files: Iterable[str], report: Report) -> Iterator[str]:
-    """Yield the name of each document: of those below a folder in its place, `-` for standard input."""
+def found(files: Iterable[str], report: Report, max_size: int) -> Iterator[Input]:
+    """Yield each document: of a folder or an archive those in it, and standard input for `-`.
+
+    What cannot be looked into is reported.
+    """
     for file in files:
         if not file:
             report.unreadable(file, "a file's name is empty")
             continue
-        if not os.path.isdir(file):
-            yield file
-            continue
-        from pathlib import Path
+        empty = True
+        try:
+            here = Input(file, read(sys.stdin.buffer, max_size)) if file == "-" else None
+            for _, one in below(file, max_size) if here is None else [("", here)]:
+                empty = False
+                yield one
+        except OSError as error:
+            unreadable(file, error, report)
+        else:
+            if empty:
+                report.unreadable(file, nothing_below(file))
 
-        found = sorted(Path(file).rglob("*.xml"))
-        if not found:
-            report.unreadable(file, f"there is no *.xml below the folder {file!r}")
-        yield from map(str, found)
+
+def count(files: Iterable[str]) -> int | None:
+    """Return how many documents there are, if that can be told without opening anything."""
+    try:
+        number = 0
+        for file in files:
+            if is_url(file) or (is_archive(file) and not os.path.isdir(file)):
+                return None
+            number += sum(1 for _ in below(file, 0))
+    except OSError:
+        return None
+    return number
+
+
+def nothing_below(file: str) -> str:
+    """Say that there are no documents where they are looked for."""
+    return f"there is no *.xml {'in the archive' if is_archive(file) else 'below the folder'} {file!r}"
 
 
 def unreadable(name: str, error: OSError, report: Report) -> None:
     """Report a file that cannot be read."""
-    report.unreadable(name, f"cannot read {name!r}: {error.strerror}")
+    report.unreadable(name, f"cannot read {name!r}: {why(error)}")
 
 
 def single(file: str, command: str, report: Report, max_size: int) -> tuple[str, bytes]:
@@ -139,27 +156,17 @@ def usage(message: str) -> NoReturn:
     raise click.UsageError(message)
 
 
-def read_file(path: str | Path, max_size: int) -> bytes:
-    """Return what a file holds, as `read` does."""
-    with open(path, "rb") as stream:
-        return read(stream, max_size)
-
-
-def read(stream: Readable, max_size: int) -> bytes:
-    """Return the whole of a plan, which may be many times its document's size, and what matters of a document."""
-    data = stream.read(max_size + 1)
-    return data + stream.read() if is_plan(data) else data
-
-
-def replace_file(path: Path, pieces: Iterable[bytes]) -> None:
+def replace_file(path: Path, pieces: Iterable[bytes], mode: int = 0o666) -> None:
     """Put new content, which may be read from what is there, in a file's place: whole or not at all; its mode stays.
+
+    `mode` is that of a new file, less the umask.
 
     Raises:
         OSError: it could not be written, and is as it was.
     """
     path = path.resolve()
     part = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         with open(descriptor, "wb") as stream:
             if path.exists():

@@ -66,6 +66,20 @@ class Probing(msgspec.Struct, frozen=True):
     state: Path | None
 
 
+class Jobs(msgspec.Struct, frozen=True):
+    """Who works on many inputs, what was settled before, and how far the work is told to be."""
+
+    jobs: int
+    scheduler: str | None
+    since: Path | None
+    progress: Literal["auto", "none"]
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether others work than this process."""
+        return self.jobs > 1 or self.scheduler is not None
+
+
 class Reporting(msgspec.Struct, frozen=True):
     """How findings are told."""
 
@@ -130,6 +144,13 @@ def _bytes(context: click.Context, option: click.Parameter, value: str) -> int:
     if match is None:
         raise click.BadParameter(f"{value!r} is not a size: say a number of bytes, such as 4096, 64K or 16M")
     return int(match[1]) * {"": 1, "K": 2**10, "M": 2**20}[match[2]]
+
+
+def _address(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    """Read a scheduler's address."""
+    if value is not None and re.fullmatch(r"(tcp|tls|wss?|ucx)://[^/\s]+", value) is None:
+        raise click.BadParameter(f"{value!r} is no address such as tcp://10.0.0.1:8786")
+    return value
 
 
 def complete_file(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
@@ -238,4 +259,33 @@ probing = _group(
         help="Ask the QEMU at this QMP socket what it has, and compare.",
     ),
     state,
+)
+jobs = _group(
+    "jobs",
+    Jobs,
+    click.option(
+        "--jobs",
+        type=click.IntRange(1, 1024),
+        default=1,
+        metavar="N",
+        help="Use so many processes, for many documents.",
+    ),
+    click.option(
+        "--scheduler",
+        callback=_address,
+        metavar="tcp://HOST:PORT",
+        help="Have the workers of this dask scheduler do it.",
+    ),
+    click.option(
+        "--since",
+        type=click.Path(dir_okay=False, path_type=Path),
+        metavar="STATE",
+        help="Pass over inputs that had nothing to be told of when STATE was written, and have not changed.",
+    ),
+    click.option(
+        "--progress",
+        type=click.Choice(["auto", "none"]),
+        default="auto",
+        help="How far a long run is, on a terminal.",
+    ),
 )

@@ -1,71 +1,101 @@
-"""The files that `diff` compares, two at a time: of two folders, or of two revisions of a git repository."""
+"""What `diff` compares, two at a time: of two folders, archives or URLs, or of two revisions of a git repository."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 from pathlib import PurePosixPath
+from tempfile import SpooledTemporaryFile
 from typing import IO, TYPE_CHECKING, NamedTuple
 
-from translator.cli.inputs import read, read_file
+from translator.cli.inputs import nothing_below, unreadable
+from translator.cli.sources import Input, below, read
 from translator.errors import Diagnostic
 from translator.report import EXIT_USAGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence, Set
-    from pathlib import Path
     from types import TracebackType
 
     from translator.report import Report
 
 # What a folder holds, the first of a name alone: a plan may lie beside the document that it was made from.
 _SUFFIXES = (".xml", ".cfg", ".plan.json")
-
-
-class Blob(NamedTuple):
-    """A document or plan, with what diagnostics call it."""
-
-    name: str
-    data: bytes
+_ASIDE = 2**24  # bytes of an archive that are held in memory; more lies in an unnamed file
 
 
 class Pair(NamedTuple):
     """One path with what is there on either side; None where nothing is, and on both where git says they are one."""
 
     path: str
-    old: Blob | None
-    new: Blob | None
+    old: Input | None
+    new: Input | None
 
 
-def of_folders(old: Path, new: Path, report: Report, max_size: int) -> Iterator[Pair]:
-    """Yield what lies below two folders, matched by relative path and sorted by it."""
-    sides = [_below(folder) for folder in (old, new)]
-    for folder, found in zip((old, new), sides, strict=True):
-        if not found:
-            report.unreadable(str(folder), f"there is no *.xml below the folder {str(folder)!r}")
-    if not all(sides):
-        return
-    for stem in sorted(sides[0].keys() | sides[1].keys()):
-        names = [stem + side[stem] if stem in side else None for side in sides]
-        blobs: list[Blob | None] = []
-        for folder, name in zip((old, new), names, strict=True):
-            path = folder / name if name else None
-            try:
-                blobs.append(Blob(str(path), read_file(path, max_size)) if path else None)
-            except OSError as error:
-                report.unreadable(str(path), f"cannot read {str(path)!r}: {error.strerror}")
-        if len(blobs) == len(names):
-            yield Pair(names[1] or names[0] or "", *blobs)
+class Sides:
+    """What lies in two folders or archives, or below two URLs, matched by relative path."""
+
+    def __init__(self, old: str, new: str, report: Report, max_size: int) -> None:
+        self._old, self._new = (_Side(place, report, max_size) for place in (old, new))
+        both = self._old.suffixes and self._new.suffixes
+        self._stems = sorted(self._old.suffixes.keys() | self._new.suffixes.keys()) if both else []
+
+    def __len__(self) -> int:
+        return len(self._stems)
+
+    def __iter__(self) -> Iterator[Pair]:
+        """Yield the pairs, sorted by path."""
+        for stem in self._stems:
+            suffix = self._new.suffixes.get(stem) or self._old.suffixes[stem]
+            yield Pair(stem + suffix, self._old.input(stem), self._new.input(stem))
 
 
-def _below(folder: Path) -> dict[str, str]:
-    """Return the suffix of what lies below a folder, by its path from there without it."""
-    found: dict[str, str] = {}
-    for suffix in _SUFFIXES:
-        for path in folder.rglob(f"*{suffix}"):
-            if path.is_file():
-                found.setdefault(path.relative_to(folder).as_posix().removesuffix(suffix), suffix)
-    return found
+class _Side:
+    """What lies in one place: the suffix of each, by its path without it. What an archive holds is put aside."""
+
+    def __init__(self, place: str, report: Report, max_size: int) -> None:
+        self.suffixes: dict[str, str] = {}
+        self._name = ("", "")  # what stands around the path in a name
+        self._errors: dict[str, OSError] = {}
+        self._data: dict[str, tuple[int, int]] = {}  # offset and size
+        self._aside = SpooledTemporaryFile(max_size=_ASIDE)  # noqa: SIM115 - as long as this lives
+        try:
+            for path, one in below(place, max_size, _SUFFIXES):
+                self._add(path, one)
+        except OSError as error:
+            self.suffixes.clear()
+            unreadable(place, error, report)
+        else:
+            if not self.suffixes:
+                report.unreadable(place, nothing_below(place))
+
+    def _add(self, path: str, one: Input) -> None:
+        suffix = next(end for end in _SUFFIXES if path.endswith(end))
+        stem = path.removesuffix(suffix)
+        known = self.suffixes.get(stem)
+        if known is not None and _SUFFIXES.index(known) <= _SUFFIXES.index(suffix):
+            return
+        self.suffixes[stem] = suffix
+        head, _, tail = one.name.partition(path)
+        self._name = (head, tail)
+        if one.error is not None:
+            self._errors[stem] = one.error
+        if one.data is not None:
+            self._data[stem] = (self._aside.seek(0, os.SEEK_END), len(one.data))
+            self._aside.write(one.data)
+
+    def input(self, stem: str) -> Input | None:
+        """Return what is there, None if there is nothing."""
+        suffix = self.suffixes.get(stem)
+        if suffix is None:
+            return None
+        name = f"{stem}{suffix}".join(self._name)
+        data = None
+        if stem in self._data:
+            offset, size = self._data[stem]
+            self._aside.seek(offset)
+            data = self._aside.read(size)
+        return Input(name, data, self._errors.get(stem))
 
 
 # git. Only objects are read: no work tree, no index, no filter, no hook, and nothing is fetched for want of one.
@@ -103,8 +133,8 @@ def of_revisions(revisions: str, paths: Sequence[str], report: Report, max_size:
                     continue
                 yield Pair(
                     path,
-                    Blob(f"{base[:12]}:{path}", objects.read(before, max_size)) if before else None,
-                    Blob(path, objects.read(after, max_size)) if after else None,
+                    Input(f"{base[:12]}:{path}", objects.read(before, max_size)) if before else None,
+                    Input(path, objects.read(after, max_size)) if after else None,
                 )
     except GitError as error:
         report.code = max(report.code, EXIT_USAGE)

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
-import translator
 from translator import render
 from translator.cli import inputs, options
+from translator.cli.options import Planning, Probing
+from translator.cli.work import Outcome, Session, planned
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path  # noqa: TC004 - nobody converts the task below, so its types stay words
 
-    from translator.cli.options import Planning, Probing, Reporting
+    from translator.cli.options import Jobs, Reporting
+    from translator.cli.work import Blob
     from translator.drivers import Driver
+    from translator.errors import Diagnostic
     from translator.plan import Plan
-    from translator.report import Report
 
 
 @click.command(
@@ -43,9 +46,7 @@ if TYPE_CHECKING:
     "usbback, is then looked up.",
 )
 @click.option("--late-binding", is_flag=True, help="Leave it to apply which devices of the host are meant.")
-@click.option(
-    "--jobs", type=click.IntRange(1, 1024), default=1, metavar="N", help="Use so many processes, for many documents."
-)
+@options.jobs
 @options.probing
 @options.planning
 @options.max_size
@@ -57,7 +58,7 @@ def command(
     output: Path | None,
     check: bool,
     update: bool,
-    jobs: int,
+    jobs: Jobs,
     probing: Probing,
     sysfs: Path | None,
     late_binding: bool,
@@ -82,59 +83,69 @@ def command(
         report.exit()
         return
 
-    if jobs > 1 and ("-" in files or sysfs is not None or probing.probe is not None):
-        inputs.usage("--jobs is for files alone, without --sysfs and --probe")
-
-    def plans() -> Iterator[tuple[str, Plan]]:
-        probed: Mapping[str, Driver | None] | None = None
-        for name, data in inputs.documents(files, report, max_size):
-            with report.document(name):
-                if probing.probe is not None and probed is None:
-                    from translator.cli.hosts import drivers_at
-
-                    probed = drivers_at(probing)
-                made = inputs.plan_of(data, name, planning, max_size, probed=probed, usbback=_has_usbback(sysfs))
-                if sysfs is not None and not late_binding:
-                    made = _bound(made, sysfs)
-                if probing.probe is not None:
-                    from translator.cli.hosts import compare
-
-                    report.warnings(compare(made, probing), name)
-                yield name, made
+    if (jobs.elsewhere or jobs.since is not None) and (sysfs is not None or probing.probe is not None):
+        inputs.usage("--sysfs and --probe ask this host, now: --jobs, --scheduler and --since do not go with them")
+    task = Planner(
+        planning=planning,
+        max_size=max_size,
+        format=format,
+        device_model=device_model,
+        usbback=_has_usbback(sysfs),
+        sysfs=None if late_binding else sysfs,
+        probing=None if probing.probe is None else probing,
+    )
 
     def texts() -> Iterator[str]:
         separator = ""
-        for name, made in plans() if jobs == 1 else _abreast(files, report, planning, max_size, jobs):
-            report.warnings(made.diagnostics, name)
-            yield separator
+        for text in session.documents(files):
+            yield separator + text
             separator = "\n" if format == "text" else ""
-            if format == "qemu-args":
-                yield render.qemu_args(made, _emulator(made, device_model))
-            else:
-                yield render.FORMATS[format](made)
 
-    inputs.write_pieces(texts(), output)
+    with Session(task, jobs, report, output=output) as session:
+        inputs.write_pieces(texts(), output)
     report.exit()
 
 
-def _abreast(
-    files: tuple[str, ...], report: Report, planning: Planning, max_size: int, jobs: int
-) -> Iterator[tuple[str, Plan]]:
-    """Yield the plans of the documents, made by so many processes, with their names."""
-    from concurrent.futures import ProcessPoolExecutor
+class Planner(msgspec.Struct, frozen=True, kw_only=True):
+    """Planning, and printing the plan."""
 
-    options = msgspec.structs.asdict(planning) | {"usbback": bool(planning.usbback)}
-    with report.document(None), ProcessPoolExecutor(jobs) as pool:
-        for name, made, error in translator.plan_many(
-            inputs.names(files, report), pool, max_size=max_size, **options
-        ):
-            with report.document(name):
-                if isinstance(error, OSError):
-                    inputs.unreadable(name, error, report)
-                elif error is not None:
-                    raise error
-                elif made is not None:
-                    yield name, made
+    planning: Planning
+    max_size: int
+    format: str
+    device_model: str | None
+    usbback: bool
+    sysfs: Path | None  # of the host whose devices are meant
+    probing: Probing | None
+
+    def outcome(self, path: str, blobs: Sequence[Blob | None]) -> Outcome:
+        """Return the plan of a document, as text."""
+        (blob,) = blobs
+        assert blob is not None
+        made, told = planned(blob, lambda data: self.plan(data, blob.name), self.warnings)
+        return Outcome(path, None if made is None else self.text(made), (told,), settled=told.is_nothing)
+
+    def unchanged(self, path: str) -> None:
+        """Nothing is printed of a plan that is the one it was."""
+
+    def plan(self, data: bytes, name: str) -> Plan:
+        """Return the plan that the input is, or that it makes, for the host if one is named."""
+        probed = None if self.probing is None else _drivers(self.probing)
+        made = inputs.plan_of(data, name, self.planning, self.max_size, probed=probed, usbback=self.usbback)
+        return made if self.sysfs is None else _bound(made, self.sysfs)
+
+    def warnings(self, made: Plan) -> Iterable[Diagnostic]:
+        """Return what is to be told of a plan, and of the QEMU that it is for."""
+        if self.probing is None:
+            return made.diagnostics
+        from translator.cli.hosts import compare
+
+        return (*compare(made, self.probing), *made.diagnostics)
+
+    def text(self, made: Plan) -> str:
+        """Return what is printed of a plan."""
+        if self.format == "qemu-args":
+            return render.qemu_args(made, _emulator(made, self.device_model))
+        return render.FORMATS[self.format](made)
 
 
 def _emulator(made: Plan, name: str | None) -> str:
@@ -146,6 +157,14 @@ def _emulator(made: Plan, name: str | None) -> str:
         lacking = f"there is no device model {name!r}" if name else "each device model has words of its own"
         inputs.usage(f"{lacking}; say --device-model with one of: {', '.join(names)}")
     return name
+
+
+@cache
+def _drivers(probing: Probing) -> Mapping[str, Driver | None]:
+    """Return what a QEMU has, which is asked once for all documents."""
+    from translator.cli.hosts import drivers_at
+
+    return drivers_at(probing)
 
 
 def _has_usbback(sysfs: Path | None) -> bool:
