@@ -127,7 +127,7 @@ def test_every_code_about_documents_has_a_case() -> None:
     errors -= {"T362"}  # about converting: tests/test_xlcfg.py
     errors -= {"T340"}  # about words of a command line: tests/test_words.py
     errors -= {"T130", "T373", "T374"}  # about what is compared: tests/test_review.py, tests/test_check.py
-        errors -= {"T392"}  # about what is remembered: tests/test_work.py
+    errors -= {"T392"}  # about what is remembered: tests/test_work.py
     assert errors - said == set(), "add fixtures/errors/<claim>/domain.xml that provokes the code"
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from distributed import Client
 
+TIMEOUT_S = 10.0  # for an answer of the scheduler
 _ASK_AGAIN_S = 5.0  # workers come and go
 
 
@@ -27,8 +28,8 @@ class MissingExtraError(ImportError):
     """What is needed for a cluster is not installed; the message says what to install."""
 
 
-class WorkersLostError(HostError):
-    """One worker after the other has died of the same work."""
+class WorkersLostError(Exception):
+    """One worker after the other has died of the same work; the message says which was the last."""
 
 
 class Cluster:
@@ -59,7 +60,7 @@ class Cluster:
         """Return what the function returned, or raise what it raised.
 
         Raises:
-            WorkersLostError: T522, it takes workers with it.
+            WorkersLostError: it takes workers with it.
             HostError: T521, a worker has another translator, or none; T523, the scheduler is gone.
         """
         from concurrent.futures import CancelledError
@@ -69,9 +70,7 @@ class Cluster:
         try:
             return future.result()
         except KilledWorker as error:
-            message = f"the workers that took it have died, {error.last_worker.address} the last of them"
-            help = "their memory may have been too little, or their time; their logs say which"
-            raise WorkersLostError("T522", message, help) from error
+            raise WorkersLostError(error.last_worker.address) from error
         except CancelledError as error:
             message = "the scheduler is gone, with what its workers were doing"
             raise HostError("T523", message, "with --since STATE, the next run goes on from here") from error
@@ -83,12 +82,11 @@ _SAME = "install the same translator for the scheduler, the workers and here"
 
 
 @contextmanager
-def cluster(address: str, *, timeout_s: float = 10.0) -> Iterator[Cluster]:
+def cluster(address: str) -> Iterator[Cluster]:
     """Yield what a scheduler's workers are, for as long as they are needed.
 
     Args:
         address: as dask spells it, such as tcp://10.0.0.1:8786; for tls:// its configuration has the keys.
-        timeout_s: how long to wait for an answer.
 
     Raises:
         MissingExtraError: dask.distributed is not installed.
@@ -99,7 +97,7 @@ def cluster(address: str, *, timeout_s: float = 10.0) -> Iterator[Cluster]:
     except ImportError as error:
         raise MissingExtraError("dask.distributed is missing: pip install 'translator[fleet]'") from error
     try:
-        client = Client(address, timeout=timeout_s, set_as_default=False, name="translator")
+        client = Client(address, timeout=TIMEOUT_S, set_as_default=False, name="translator")
     except (OSError, ValueError, TimeoutError) as error:
         message = f"no scheduler answers at {address}: {str(error).partition(chr(10))[0] or type(error).__name__}"
         raise HostError("T520", message, "it is what `dask scheduler` prints, such as tcp://10.0.0.1:8786") from error

@@ -8,6 +8,8 @@ from pathlib import PurePosixPath
 from tempfile import SpooledTemporaryFile
 from typing import IO, TYPE_CHECKING, NamedTuple
 
+import click
+
 from translator.cli.inputs import nothing_below, unreadable
 from translator.cli.sources import Input, below, read
 from translator.errors import Diagnostic
@@ -33,7 +35,7 @@ class Pair(NamedTuple):
 
 
 class Sides:
-    """What lies in two folders or archives, or below two URLs, matched by relative path."""
+    """What lies in two folders or archives, or below two URLs, matched by relative path; for one command."""
 
     def __init__(self, old: str, new: str, report: Report, max_size: int) -> None:
         self._old, self._new = (_Side(place, report, max_size) for place in (old, new))
@@ -58,7 +60,7 @@ class _Side:
         self._name = ("", "")  # what stands around the path in a name
         self._errors: dict[str, OSError] = {}
         self._data: dict[str, tuple[int, int]] = {}  # offset and size
-        self._aside = SpooledTemporaryFile(max_size=_ASIDE)  # noqa: SIM115 - as long as this lives
+        self._aside = click.get_current_context().with_resource(SpooledTemporaryFile(max_size=_ASIDE))  # noqa: SIM115
         try:
             for path, one in below(place, max_size, _SUFFIXES):
                 self._add(path, one)

@@ -15,7 +15,7 @@ import click
 
 from translator.cli import inputs
 from translator.cli.sources import is_url
-from translator.errors import TranslatorError
+from translator.errors import HostError, TranslatorError
 from translator.plan import is_plan
 
 if TYPE_CHECKING:
@@ -254,8 +254,10 @@ class Session:
                 for item in chunk:  # one at a time, so that only the one that is to blame is lost
                     try:
                         yield from workers.result(submit([item]))
-                    except fleet.WorkersLostError as error:
-                        yield Outcome(item.path, None, (Told(item.path, error=error),))
+                    except fleet.WorkersLostError as lost:
+                        message = f"the workers that took {item.path!r} have died, {lost} the last of them"
+                        failure = HostError("T522", message, "their logs say of what; it may be too little memory")
+                        yield Outcome(item.path, None, (Told(item.path, error=failure),))
 
     def _fetched(self, item: Item) -> Item:
         """Return the item with what only this machine can read."""
