@@ -156,7 +156,7 @@ class Comparison(msgspec.Struct, frozen=True):
         def plan(blob: Blob, *, warn: bool = False) -> Plan | None:
             """Return the plan. The old side's warnings are no news."""
             made, about = self.plan(blob)
-            told.append(about if warn or made is None else about._replace(warnings=()))
+            told.append(about if warn or made is None else msgspec.structs.replace(about, warnings=()))
             return made
 
         after = None if new is None else plan(new, warn=old is not None)

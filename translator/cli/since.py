@@ -54,7 +54,7 @@ class Since:
         """Yield the items, each with the digest that it had when it was settled."""
         for item in items:
             digest = self._before.get(item.path)
-            yield item if digest is None else item._replace(remembered=bytes.fromhex(digest))
+            yield item if digest is None else msgspec.structs.replace(item, remembered=bytes.fromhex(digest))
 
     def note(self, outcome: Outcome) -> None:
         """Remember an item whose result has been delivered, or that it has one again."""

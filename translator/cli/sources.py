@@ -14,11 +14,12 @@ from __future__ import annotations
 import errno
 import os
 import posixpath
-import re
 import stat
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Protocol, Self, TypeVar
+
+import msgspec
 
 from translator.plan import is_plan
 
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_URL = re.compile(r"[a-z][a-z0-9+.-]+://|.+::", re.IGNORECASE)
-_ARCHIVE = re.compile(r"\.(zip|tar|t(gz|bz2|xz)|tar\.(gz|bz2|xz))$", re.IGNORECASE)
+_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+_DROPPED = dict.fromkeys(map(ord, "+-."))  # from a scheme, which else has letters and digits
 _BLOCK = 2**16  # bytes
 
 
@@ -39,7 +40,7 @@ class Readable(Protocol):
         """Return so many bytes, or all that are left, and fewer at the end only."""
 
 
-class Input(NamedTuple):
+class Input(msgspec.Struct, frozen=True):
     """A document or plan: what diagnostics call it, and its bytes, or why there are none, where that is known."""
 
     name: str
@@ -64,19 +65,20 @@ class Input(NamedTuple):
     def fetched(self, max_size: int) -> Input:
         """Return it with what it holds, or why that cannot be read."""
         try:
-            return self._replace(data=self.read(max_size))
+            return Input(self.name, self.read(max_size))
         except OSError as error:
-            return self._replace(error=error)
+            return Input(self.name, error=error)
 
 
 def is_url(name: str) -> bool:
     """Tell whether a name is for fsspec: `s3://…`, or a chain of such."""
-    return _URL.match(name) is not None
+    scheme, there, _ = name.partition("://")
+    return bool(there) and scheme.rpartition("::")[2].translate(_DROPPED).isalnum()
 
 
 def is_archive(name: str) -> bool:
     """Tell whether a name is an archive's, whose documents are meant."""
-    return _ARCHIVE.search(name) is not None and "::" not in name
+    return name.lower().endswith(_ARCHIVES) and "::" not in name
 
 
 def below(name: str, max_size: int, suffixes: Sequence[str] = (".xml",)) -> Iterator[tuple[str, Input]]:
@@ -218,8 +220,8 @@ def _decompressed(stream: IO[bytes]) -> IO[bytes]:
 def _listing(url: str, max_size: int, suffixes: tuple[str, ...]) -> Iterator[tuple[str, Input]]:
     """Yield what is below a prefix, or fits a pattern; all of it is listed first, and sorted."""
     files, root = _filesystem(url)
-    if any(sign in root for sign in "*?["):
-        found, start = files.glob(root), posixpath.dirname(re.split(r"[*?[]", root)[0])
+    if "*" in root:
+        found, start = files.glob(root), posixpath.dirname(root.partition("*")[0])
     elif root and files.isfile(root):
         found, start = [root], root
     else:

@@ -9,13 +9,15 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import click
+import msgspec
+from msgspec.structs import replace
 
 from translator.cli import inputs
-from translator.cli.sources import is_url
-from translator.errors import HostError, TranslatorError
+from translator.cli.sources import Input, is_url
+from translator.errors import Diagnostic, HostError, TranslatorError
 from translator.plan import is_plan
 
 if TYPE_CHECKING:
@@ -27,15 +29,13 @@ if TYPE_CHECKING:
     from translator.cli.bar import Bar
     from translator.cli.options import Jobs
     from translator.cli.since import Since
-    from translator.cli.sources import Input
-    from translator.errors import Diagnostic
     from translator.plan import Plan
     from translator.report import Report
 
 EXIT_INTERRUPTED = 130  # as of a program that the signal ended
 
 
-class Item(NamedTuple):
+class Item(msgspec.Struct, frozen=True):
     """What is worked on at a time: its path, and what is to be read for it; None where there is nothing."""
 
     path: str
@@ -43,14 +43,14 @@ class Item(NamedTuple):
     remembered: bytes | None = None  # the digest that it had when there was nothing to be told of it
 
 
-class Blob(NamedTuple):
+class Blob(msgspec.Struct, frozen=True):
     """A document or plan, with what diagnostics call it."""
 
     name: str
     data: bytes
 
 
-class Told(NamedTuple):
+class Told(msgspec.Struct, frozen=True):
     """What is to be told of one input."""
 
     name: str
@@ -63,7 +63,7 @@ class Told(NamedTuple):
         return self.error is None and not self.warnings
 
 
-class Outcome(NamedTuple):
+class Outcome(msgspec.Struct, frozen=True):
     """What became of an item.
 
     `result` is the task's, and None where there is none. `settled` says that nobody need look at the item again
@@ -127,7 +127,7 @@ def _do(task: Task, context: bytes | None, item: Item) -> Outcome:
     if digest == item.remembered:
         told = tuple(Told(blob.name) for blob in blobs if blob is not None)
         return Outcome(item.path, task.unchanged(item.path), told, True, digest, unchanged=True)
-    return task.outcome(item.path, blobs)._replace(digest=digest)
+    return replace(task.outcome(item.path, blobs), digest=digest)
 
 
 def _digest(context: bytes, blobs: Sequence[Blob | None]) -> bytes:
@@ -261,11 +261,8 @@ class Session:
 
     def _fetched(self, item: Item) -> Item:
         """Return the item with what only this machine can read."""
-        return item._replace(
-            inputs=tuple(
-                one if one is None or is_url(one.name) else one.fetched(self.task.max_size) for one in item.inputs
-            )
-        )
+        inputs = (one if one is None or is_url(one.name) else one.fetched(self.task.max_size) for one in item.inputs)
+        return replace(item, inputs=tuple(inputs))
 
     def tell(self, told: Iterable[Told]) -> None:
         """Tell what is to be told, of each input in turn."""
