@@ -15,7 +15,7 @@ def build() -> str:
     from translator.validate import schema_dir
 
     digest = blake2b(digest_size=8)
-    for root, kind in ((Path(__file__).parent, "*.py"), (schema_dir(), "*.xsd")):
+    for root, kind in ((Path(__file__).parent, "*.py"), (Path(schema_dir()), "*.xsd")):
         for path in sorted(root.rglob(kind)):
             data = path.read_bytes()
             digest.update(f"{path.relative_to(root).as_posix()} {len(data)}\n".encode() + data)

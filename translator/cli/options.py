@@ -278,7 +278,7 @@ jobs = _group(
     ),
     click.option(
         "--since",
-        type=click.Path(dir_okay=False, path_type=Path),
+        type=PathType(dir_okay=False),
         metavar="STATE",
         help="Pass over inputs that had nothing to be told of when STATE was written, and have not changed.",
     ),

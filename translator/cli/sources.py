@@ -16,7 +16,6 @@ import os
 import posixpath
 import stat
 from functools import partial
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import msgspec
@@ -95,6 +94,8 @@ def below(name: str, max_size: int, suffixes: Sequence[str] = (".xml",)) -> Iter
     elif is_url(name):
         yield from _foreign_each(lambda: _listing(name, max_size, ends))
     elif os.path.isdir(name):
+        from pathlib import Path
+
         prefix = str(Path(name, "x"))[:-1]  # as pathlib spells it: nothing for ".", one slash at most
         for path in _walk(name, "", ends):
             yield path, Input(prefix + path)
