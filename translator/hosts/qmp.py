@@ -137,7 +137,11 @@ class Qmp:
             async with asyncio.timeout(timeout_s):
                 connection = await _connection(name)
                 process = process_behind(connection)
-                await client.connect(connection)
+                try:
+                    await client.connect(connection)
+                except BaseException:
+                    connection.close()  # before it has become the client's, nobody else does
+                    raise
         except TimeoutError as error:
             raise HostError(
                 "T430",
