@@ -134,20 +134,19 @@ def test_a_host_that_has_changed_is_left_alone(bench: Any, happening: Any, compl
     run(scenario())
 
 
-def test_what_a_guest_does_by_itself_is_no_difference(bench: Any) -> None:
-    """A backend and a driver that come up later change nothing about what there is."""
+def test_what_driver_and_backend_do_by_themselves_is_no_difference(bench: Any) -> None:
+    frontend, backend = f"/local/domain/{DOMID}/device/vusb/1/state", f"/local/domain/0/backend/qusb/{DOMID}/1/state"
 
     async def scenario() -> None:
-        async with bench(plan_of("mixed"), backend="late") as host:
-            plan = await made(host, plan_of("mixed"))
-            await host.apply(plan)
-            states = [XenstoreOp("write", f"/local/domain/{DOMID}/device/vusb/1/state", state) for state in "14"]
-            await write(host, states[0])
+        async with bench(plan_of("mixed")) as host:
+            await host.apply(plan_of("mixed"))
             async with host.host() as connected:
                 await connected.detach("hostdev:1.9", domid=DOMID)
+            await write(host, XenstoreOp("write", frontend, "1"), XenstoreOp("write", backend, "6"))
             plan = await made(host, plan_of("mixed"))
-            await write(host, states[1])
-            assert (await host.apply(plan)).steps == plan.steps
+            assert [step.id for step in plan.steps] == ["controller:usb:1:backend", "device:usb:1:2"]
+            await write(host, XenstoreOp("write", frontend, "4"), XenstoreOp("write", backend, "4"))
+            assert [step.id for step in (await host.apply(plan)).steps] == ["device:usb:1:2"]
 
     run(scenario())
 

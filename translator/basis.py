@@ -11,7 +11,7 @@ from translator.plan import Basis, Plan
 from translator.transition import Policy, transition
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from translator.observe import Observation
     from translator.outcome import Applied
@@ -26,7 +26,7 @@ def based(plan: Plan, applied: Applied, policy: Policy) -> Plan:
     """Return the plan with the steps that a dry run came to, and with what was seen of the host."""
     basis = Basis(
         topology=_lasting(applied.observation.topology),
-        lacking=tuple(sorted(applied.observation.lacking)),
+        lacking=tuple(sorted(_parts(applied.observation.lacking))),
         prune=policy.prune,
         replace=policy.replace,
         force=policy.force,
@@ -67,6 +67,11 @@ def _lasting(topology: Topology) -> Topology:
     return msgspec.structs.replace(topology, controllers=controllers)
 
 
+def _parts(ids: Iterable[str]) -> frozenset[str]:
+    """Return the ids without those of the backends' answers, which come and go by themselves."""
+    return frozenset(id for id in ids if not id.endswith(":backend"))
+
+
 def _since(then: Basis, now: Observation) -> Iterator[str]:
     """Yield what has become of the domain, in words."""
     from translator.compare import compare
@@ -74,15 +79,16 @@ def _since(then: Basis, now: Observation) -> Iterator[str]:
 
     old, new = (Plan(topology=_lasting(topology), steps=()) for topology in (then.topology, now.topology))
     yield from map(happened, compare(old, new).changes)
-    yield from (f"{id} is not there any more" for id in sorted(now.lacking.difference(then.lacking)))
-    yield from (f"{id} is there now" for id in then.lacking if id not in now.lacking)
+    lacking = _parts(now.lacking)
+    yield from (f"{id} is not there any more" for id in sorted(lacking.difference(then.lacking)))
+    yield from (f"{id} is there now" for id in then.lacking if id not in lacking)
 
 
 def _other_steps(planned: Sequence[Step], needed: Sequence[Step]) -> Iterator[str]:
     """Yield which steps it needs now and did not, and the other way round: for what is of no kind of ours."""
-    before, after = ({step.id: step for step in steps} for steps in (planned, needed))
-    yield from (f"{id} is needed now" for id in after if id not in before)
-    yield from (f"{id} is not needed any more" for id in before if id not in after)
+    before, after = (_parts(step.id for step in steps) for steps in (planned, needed))
+    yield from (f"{id} is needed now" for id in sorted(after - before))
+    yield from (f"{id} is not needed any more" for id in sorted(before - after))
 
 
 def _stale(since: Sequence[str]) -> HostError:
