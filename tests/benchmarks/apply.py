@@ -21,6 +21,7 @@ from qemu.qmp import QMPClient
 import translator
 from tests.servers import Backend, CXenStored, Qemu, make_domain
 from tests.test_contention import document
+from translator import state as journaling
 from translator.host import Performer
 from translator.hosts.sandbox import Sandbox
 from translator.hosts.xenstore import Xenstore
@@ -101,7 +102,7 @@ def _timed() -> Iterator[tuple[_Clock, _Clock]]:
     disk, asked = _Clock(), _Clock()
     kept: list[tuple[Any, str, Any]] = [
         (owner, name, getattr(owner, name))
-        for owner, name in ((Wire, "request"), (QMPClient, "execute"), (State, "_create"), (State, "_finish"))
+        for owner, name in ((Wire, "request"), (QMPClient, "execute"), (State, "_create"), (journaling, "_finish"))
     ]
     request, execute, create, finish = (function for _, _, function in kept)
 
