@@ -63,7 +63,7 @@ def test_a_plan_is_written_checked_and_found_out_of_date(tmp_path: Path) -> None
     summary = (EVERYTHING / "diff.txt").read_text().splitlines()[-1]
     assert check() == (1, f"guest.xml: error[T373]: guest.plan.json is out of date: {summary}")
     committed.write_text("{}")
-    assert check()[1].startswith("guest.xml: error[T373]: guest.plan.json is not a plan: ")
+    assert check()[1].startswith("guest.xml: error[T373]: guest.plan.json: this is not a plan: ")
     assert plan("--update", "guest.xml", cwd=tmp_path).stdout == "plans: 1 written\n"
     assert check()[0] == 0
     committed.rename(tmp_path / "gone.plan.json")

@@ -14,6 +14,7 @@ from tests.conftest import FIXTURES, PROJECT
 from tests.test_xl import serving
 
 WEB = str(FIXTURES / "demo/web/domain.xml")
+PLAN = "fixtures/plans/none-means-none/plan.json"
 BAD = str(FIXTURES / "errors/unknown-model/domain.xml")
 
 
@@ -38,9 +39,16 @@ def translator(*words: str, input: str | None = None) -> subprocess.CompletedPro
         (["normalize", WEB], 0, ""),
         (["normalize", BAD], 3, "error[T301]: unknown USB controller model 'piix3-uhcl'"),
         (["normalize", "fixtures/plans"], 2, "normalize takes one document"),
+        (["normalize", PLAN], 2, f"normalize takes a document, and '{PLAN}' is a plan"),
+        (["convert", PLAN, "--to", "xl"], 2, "is a plan"),
+        (["convert", PLAN, "--to", "xml"], 2, "is a plan"),
+        (["attach", "desk", PLAN], 2, "attach takes a document"),
+        (["hook", "desk", "prepare"], 3, "error[T101]: the document is empty"),
+        (["apply", WEB, "--sandbox", "--qmp", "x"], 2, "--sandbox brings its own host, so --qmp means nothing"),
+        (["apply", WEB, "--sandbox", "--lock-timeout", "1"], 2, "so --lock-timeout means nothing"),
         (["apply", "fixtures/plans"], 2, "apply takes one document"),
         (["apply", "/no/such.xml"], 2, "cannot read '/no/such.xml'"),
-        (["apply", "fixtures/plans/none-means-none/plan.json", "--domid", "0"], 2, "--domid"),
+        (["apply", PLAN, "--domid", "0"], 2, "--domid"),
         (["apply", "fixtures/demo/desk/domain.xml", "--domid", "7", "--name", "desk"], 2, "take one of them"),
         (["diff", "--live", WEB, "--domid", "7", "--name", "desk"], 2, "take one of them"),
         (["observe"], 2, "say which domain"),

@@ -179,3 +179,9 @@ def test_an_argument_that_cannot_be(odd: dict[str, Any]) -> None:
     domain = translator.load(FIXTURES / "demo/desk/domain.xml")
     with pytest.raises(ValueError, match=repr(next(iter(odd.values())))):
         translator.plan(domain, **odd)
+
+
+@pytest.mark.parametrize("domid", [0, "7", True])
+def test_a_domid_that_cannot_be(domid: Any) -> None:
+    with translator.BlockingHost(xenstore="/no/socket") as host, pytest.raises(ValueError, match=repr(domid)):
+        host.observe(domid=domid)

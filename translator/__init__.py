@@ -27,10 +27,9 @@ from translator.errors import (
     TranslatorError,
 )
 from translator.plan import Plan, Step
-from translator.reader import DOMID_MAX
 from translator.resolve import resolve
 from translator.steps import COLDPLUG, Coldplug
-from translator.topology import Controller, Device, Topology
+from translator.topology import Controller, Device, Topology, check_domid
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -162,8 +161,7 @@ def plan(
 
     if coldplug not in COLDPLUG:
         raise ValueError(f"coldplug is one of {', '.join(COLDPLUG)}, and not {coldplug!r}")
-    if domid is not None and domid not in range(1, DOMID_MAX + 1):
-        raise ValueError(f"a domid is a number from 1 to {DOMID_MAX}, and not {domid!r}")
+    check_domid(domid)
     if domid is not None:
         domain = msgspec.structs.replace(domain, domid=domid)
     try:

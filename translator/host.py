@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from translator.errors import HostError, OutcomeUnknown
 from translator.plan import LaunchOption, QmpCommand, SysfsWrites, Transaction, Wait
-from translator.topology import PRIMARY
+from translator.topology import PRIMARY, check_domid
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -146,6 +146,7 @@ class Host:
         """
         from translator.attach import Given, attach
 
+        check_domid(domid)
         given = [Given(one) for one in devices]
         moved = await attach(
             self,
@@ -170,6 +171,7 @@ class Host:
         """Detach devices and controllers, and all that stands on them; see `translator.attach.detach`."""
         from translator.attach import Given, detach
 
+        check_domid(domid)
         given = [Given(one) for one in devices]
         moved = await detach(self, given, domid=domid, layout=layout, force=force, dry_run=dry_run, on_step=on_step)
         return moved.applied
@@ -178,9 +180,14 @@ class Host:
         """Return what the running domain has: a Xen domain by its id, or the one QEMU that `qmp` names.
 
         `layout` says where a Xen domain's records live; libxl if None.
+
+        Raises:
+            HostError: the host cannot be reached, or has no such domain.
+            ValueError: the domid is none.
         """
         from translator.observe import observe
 
+        check_domid(domid)
         return (await observe(self, domid=domid, layout=layout)).topology
 
     def unfinished(self) -> tuple[Unfinished, ...]:

@@ -16,8 +16,8 @@ from translator.models import XEN_MACHINES, machine_row
 from translator.parse_devices import Devices
 from translator.parse_override import overrides
 from translator.pci import BOARDS
-from translator.reader import DOMID_MAX, Place, Reader, possible, quoted
-from translator.topology import Untranslated
+from translator.reader import Place, Reader, possible, quoted
+from translator.topology import DOMID_MAX, Untranslated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from translator.domain import PciAddress, UsbAddress
 from translator.errors import Diagnostic, DocumentError
 from translator.findings import LONGEST_WORD, MOST_FAULTS, told
+from translator.topology import DOMID_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 SIGNED_MAX = 2**31 - 1
 UNSIGNED_MAX = 2**32 - 1
-# Xen has no domain beyond. Source: DOMID_FIRST_RESERVED (xen/include/public/xen.h), less one.
-DOMID_MAX = 0x7FF0 - 1
 _NUMBERS = {
     10: re.compile(r"[ \t\n\v\f\r]*(\+?\d+)", re.ASCII),
     0: re.compile(r"[ \t\n\v\f\r]*(\+?(?:0[xX][0-9a-fA-F]+|0[0-7]*|[1-9]\d*))", re.ASCII),

@@ -41,6 +41,8 @@ Family = str  # a name in translator.families, or ccid, which has USB for a fami
 Layout = Literal["libxl", "rfc7", "qemu"]
 
 NIL_UUID = "00000000-0000-0000-0000-000000000000"  # what a QEMU says of itself that was started without one
+# Xen has no domain beyond. Source: DOMID_FIRST_RESERVED (xen/include/public/xen.h), less one.
+DOMID_MAX = 0x7FF0 - 1
 PRIMARY = "primary"  # the device model that every domain has
 # Another one's: part of a socket's file name and a node of xenstore.
 DEVICE_MODEL_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}", re.ASCII)
@@ -234,6 +236,16 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
     device_models: tuple[DeviceModel, ...]
     controllers: tuple[Controller, ...]
     devices: tuple[Device, ...]
+
+
+def check_domid(domid: int | None) -> None:
+    """Refuse what is no guest's id; None is for a domain that has none, or none yet.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if domid is not None and (isinstance(domid, bool) or domid not in range(1, DOMID_MAX + 1)):
+        raise ValueError(f"a domid is a number from 1 to {DOMID_MAX}, and not {domid!r}")
 
 
 def port_key(port: str) -> tuple[int, ...]:

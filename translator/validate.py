@@ -21,6 +21,7 @@ from translator.domain import MAX_SIZE
 from translator.errors import Diagnostic, DocumentError, Source
 from translator.findings import MOST_FAULTS, told
 from translator.locate import Lines, Locator, name_of
+from translator.plan import is_plan
 
 # Elements and attributes cost memory and time by the piece: this many, 400 MB and less than two seconds at the worst.
 # There is room for 10,000 devices with address and alias. Start tags, end tags and comments all count.
@@ -301,6 +302,8 @@ def _syntax_error(error: etree.XMLSyntaxError, entries: list[Any], data: bytes, 
         code, message = "T106", "elements are nested too deeply: more than 256 levels"
     elif "too long" in reason or "HUGE" in reason:
         code, message = "T103", "a name, a value or a text is too long"
+    elif is_plan(data):
+        message, help = "the document is not XML: it begins as a plan does", "give the one that was planned"
     elif data.startswith(_GZIP):
         message, help = "the document is not XML: it begins as a gzip file does", "unpack it first"
     elif not data.strip():

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 import msgspec
+from click.core import ParameterSource
 
 import translator
 from translator import render
 from translator.cli import inputs, options
 from translator.cli.hosts import domid_at, host_of, run
-from translator.cli.progress import progress_of
+from translator.cli.progress import counted, progress_of, would_do
 from translator.errors import DocumentError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from translator.plan import Plan
 
 COMMIT_TIMEOUT_S = 60.0
+_OF_A_HOST = ("xenstore", "qmp", "sysfs", "name", "state", "lock_timeout")  # which the embedded one has of its own
 
 
 @click.command(
@@ -35,8 +37,8 @@ COMMIT_TIMEOUT_S = 60.0
 @click.option("--sandbox", is_flag=True, help="Use the embedded host, gone at the end; no Xen or QEMU is needed.")
 @click.option("--prune", is_flag=True, help="Also remove what the document does not name.")
 @click.option("--replace", is_flag=True, help="Let a controller take another one's place; the guest sees a replug.")
-@click.option("--force", is_flag=True, help="Do not wait for the guest and the backend to let go of a controller.")
-@click.option("--dry-run", is_flag=True, help="Look at the host, and print the steps that would be carried out.")
+@options.force
+@options.dry_run
 @click.option(
     "--format",
     "format",
@@ -80,6 +82,11 @@ def command(
         inputs.usage("--commit-timeout is for --no-commit")
     if (format or output) and not dry_run:
         inputs.usage("--format and --output are for --dry-run")
+    if sandbox:
+        given = click.get_current_context().get_parameter_source
+        for name in _OF_A_HOST:
+            if given(name) is ParameterSource.COMMANDLINE:
+                inputs.usage(f"--sandbox brings its own host, so --{name.replace('_', '-')} means nothing")
     report = reporting.report()
     source, data = inputs.single(file, "apply", report, max_size)
 
@@ -138,14 +145,14 @@ def command(
                 on_confirm=progress.waiting,
             )
         report.warnings(applied.notes, source)
-        count = f"{len(applied.steps)} step{'' if len(applied.steps) == 1 else 's'}"
         if applied.plan is not None and format == "json":
             inputs.write(applied.plan.to_json(), output)
         elif dry_run:
-            told = "".join(f"{step.target:8}  {step.id}: {step.why}\n" for step in applied.steps)
-            inputs.write(f"{told}{count} would be carried out\n", output)
+            inputs.write(would_do(applied.steps), output)
+        elif applied.steps:
+            click.echo(f"{counted(applied.steps)} carried out; {made.topology.domain.name} matches")
         else:
-            click.echo(f"{count} carried out; {made.topology.domain.name} matches" if applied.steps else "no change")
+            click.echo("no change")
 
     with report.document(source):
         run(work())

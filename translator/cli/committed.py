@@ -97,7 +97,7 @@ def _stale(path: Path, made: Plan, name: str) -> Diagnostic | None:
     try:
         delta = translator.diff(translator.Plan.from_json(data), made)
     except PlanError as error:
-        message = f"{path.name} is not a plan: {error.diagnostics[0].message}"
+        message = f"{path.name}: {error.diagnostics[0].message}"
         return Diagnostic(code="T373", message=message, help=remedy, file=name)
     if not delta:
         message = f"{path.name} is out of date: it means the same, but lines or the words of steps are others"

@@ -29,7 +29,7 @@ def command(
     from translator.validate import is_config
 
     report = reporting.report()
-    name, data = inputs.single(file, "convert", report, max_size)
+    name, data = inputs.single_document(file, "convert", report, max_size)
     if is_config(data, name) == (to == "xl"):
         inputs.usage(f"{name!r} is {'an xl.cfg' if to == 'xl' else 'domain XML'} already")
     if keep_unknown and to == "xl":

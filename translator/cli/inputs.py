@@ -96,6 +96,14 @@ def single(file: str, command: str, report: Report, max_size: int) -> tuple[str,
     return inputs[0]
 
 
+def single_document(file: str, command: str, report: Report, max_size: int) -> tuple[str, bytes]:
+    """Return the one document that the command takes, with its name; a plan is none."""
+    name, data = single(file, command, report, max_size)
+    if is_plan(data):
+        usage(f"{command} takes a document, and {name!r} is a plan")
+    return name, data
+
+
 def plan_of(
     data: bytes,
     name: str,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def command(file: str, output: Path | None, max_size: int, reporting: Reporting) -> None:
     """Print the document with every USB controller, index, address and alias explicit, all else untouched."""
     report = reporting.report()
-    name, data = inputs.single(file, "normalize", report, max_size)
+    name, data = inputs.single_document(file, "normalize", report, max_size)
     with report.document(name):
         report.warnings(inputs.plan_of(data, name, max_size=max_size).diagnostics, name)
         normal = normalize(data, file=name)

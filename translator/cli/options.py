@@ -11,8 +11,8 @@ import click
 import msgspec
 
 from translator.domain import MAX_SIZE
-from translator.reader import DOMID_MAX
 from translator.report import DOCUMENTS, LINES, Report, colored
+from translator.topology import DOMID_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -57,6 +57,19 @@ class Journaling(msgspec.Struct, frozen=True):
     state: Path | None
     lock_timeout: float | None
     progress: Progress
+
+
+class Moving(msgspec.Struct, frozen=True):
+    """What comes to a running domain or goes from it, and all else that `attach` and `detach` are told alike."""
+
+    domain: str
+    devices: tuple[str, ...]
+    save: Path | None
+    dry_run: bool
+    connecting: Reaching
+    journaling: Journaling
+    max_size: int
+    reporting: Reporting
 
 
 class Probing(msgspec.Struct, frozen=True):
@@ -106,7 +119,10 @@ class PathType(click.Path):
 
 
 def _group(name: str, kind: type[msgspec.Struct], *options: Decorator) -> Decorator:
-    """Return a decorator that adds the options, whose values the command gets as one `kind` called `name`."""
+    """Return a decorator that adds the options, whose values the command gets as one `kind` called `name`.
+
+    A group may be part of another one.
+    """
 
     def add(command: Callable[..., Any]) -> Any:
         @functools.wraps(command)
@@ -225,6 +241,12 @@ looking = _group(
     "connecting", Reaching, *_reaching, layout, click.option("--name", help="The running Xen domain's name.")
 )
 domain = click.argument("domain")
+force = click.option(
+    "--force", is_flag=True, help="Do not wait for the guest and the backend to let go of a controller."
+)
+dry_run = click.option(
+    "--dry-run", is_flag=True, help="Look at the host, and print the steps that would be carried out."
+)
 state = click.option(
     "--state",
     type=PathType(file_okay=False),
@@ -248,6 +270,23 @@ journaling = _group(
         help="How long to wait while somebody else works on the domain [default: 10].",
     ),
     progress,
+)
+moving = _group(
+    "moving",
+    Moving,
+    domain,
+    click.argument("devices", nargs=-1, required=True, metavar="DEVICE…", shell_complete=complete_file),
+    click.option(
+        "--save",
+        type=PathType(exists=True, dir_okay=False),
+        metavar="FILE.xml",
+        help="Change this document too, so that it has what the domain has.",
+    ),
+    dry_run,
+    reaching,
+    journaling,
+    max_size,
+    reporting,
 )
 probing = _group(
     "probing",

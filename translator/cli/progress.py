@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any, Self
 import click
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sized
+
     from translator.cli.options import Progress as Form
     from translator.outcome import StepEvent
+    from translator.plan import Step
 
 _WORDS = {"begin": "…", "undo": "undoing", "stuck": "STUCK"}
 
@@ -149,6 +152,17 @@ class Live(Progress):
 
     def summary(self) -> None:
         self._console.print(self.total())
+
+
+def counted(steps: Sized) -> str:
+    """Return how many steps these are."""
+    return f"{len(steps)} step{'' if len(steps) == 1 else 's'}"
+
+
+def would_do(steps: Collection[Step]) -> str:
+    """Return what a dry run prints: the steps, a line each, and how many."""
+    lines = (f"{step.target:8}  {step.id}: {step.why}\n" for step in steps)
+    return f"{''.join(lines)}{counted(steps)} would be carried out\n"
 
 
 def progress_of(form: Form, for_people: bool) -> Progress:

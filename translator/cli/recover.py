@@ -10,7 +10,7 @@ import msgspec
 
 from translator.cli import inputs, options
 from translator.cli.hosts import run, state_of
-from translator.cli.progress import progress_of
+from translator.cli.progress import counted, progress_of
 from translator.report import EXIT_DIRTY
 
 if TYPE_CHECKING:
@@ -95,8 +95,8 @@ def _for_good(step: UnfinishedStep) -> str:
 
 def _told(result: Recovered) -> str:
     names = {
-        "rolled-back": f"{_steps(result)} undone; as it was before",
-        "finished": f"{_steps(result)} carried out; as planned",
+        "rolled-back": f"{counted(result.steps)} undone; as it was before",
+        "finished": f"{counted(result.steps)} carried out; as planned",
         "kept": "it was confirmed; as planned",
         "running": "somebody is working on it; left alone",
     }
@@ -109,10 +109,6 @@ def _told(result: Recovered) -> str:
     }
     left = f"; changed by somebody else since, and left so: {', '.join(result.left)}" if result.left else ""
     return f"{result.domain.name}{where[result.whereabouts]}: {names[result.result]}{left}"
-
-
-def _steps(result: Recovered) -> str:
-    return f"{len(result.steps)} step{'' if len(result.steps) == 1 else 's'}"
 
 
 def _json(value: Any) -> str:
