@@ -33,6 +33,10 @@ def _unknown_word(one: Comparison) -> bool:
     return _refused(one, r"error\[T20[13]\]: (element|attribute) \S+ is not allowed|<controller> lacks the attribute")
 
 
+def _unknown_property(one: Comparison) -> bool:
+    return _refused(one, r"error\[T376\]: QEMU's \S+ has no property|error\[T379\]")
+
+
 def _other_bus(one: Comparison) -> bool:
     return _refused(one, r"error\[T306\]: a USB device cannot have an address of type")
 
@@ -98,6 +102,7 @@ def _open_socket(one: Comparison) -> bool:
 
 DIFFERENCES: Mapping[str, Callable[[Comparison], bool]] = {
     "Unknown words are refused": _unknown_word,
+    "Properties are known": _unknown_property,
     "USB devices are on USB": _other_bus,
     "A hub before the one it hangs on is accepted with a warning": _child_hub_first,
     "Companions come right after their master": _master_first,

@@ -260,7 +260,7 @@ class Qemu(Server):
 
     def command(self) -> list[str]:
         monitors = [word for path in self.sockets for word in ("-qmp", f"unix:{path},server=on,wait=off")]
-        board = ["-M", self._machine, "-accel", "tcg", "-S", "-display", "none", "-nodefaults", "-m", "64"]
+        board = ["-M", self._machine, "-accel", "tcg", "-S", "-display", "none", "-nodefaults", "-m", "256"]
         return [self._binary, *board, *monitors, *self._words]
 
     def handshake(self, connection: Connection) -> bool:
@@ -274,6 +274,20 @@ class Qemu(Server):
 
 def _device_words(devices: Sequence[Mapping[str, str | int]]) -> list[str]:
     return [word for device in devices for word in ("-device", json.dumps(device))]
+
+
+class QemuArm(Qemu):
+    """The same for 64-bit ARM."""
+
+    package = "qemu-system-arm"
+    _binary = "qemu-system-aarch64"
+
+
+class QemuPpc(Qemu):
+    """The same for 64-bit POWER."""
+
+    package = "qemu-system-ppc"
+    _binary = "qemu-system-ppc64"
 
 
 class Installed(Protocol):

@@ -11,7 +11,7 @@ from lxml import etree
 import translator
 from tests.servers import Qemu, require
 from tests.test_cli import translator as command
-from translator.capabilities import FORMATS, Kind, capabilities
+from translator.capabilities import FORMATS, FamilyOffer, Kind, capabilities
 from translator.models import DEVICE_KINDS, MODELS, machine_row
 
 if TYPE_CHECKING:
@@ -28,33 +28,41 @@ KINDS: dict[str, Kind] = {
 }
 
 
-def accepted(kind: Kind, layout: Layout, devices: str) -> bool:
-    """Tell whether a document of that kind is refused for what there is not."""
+def planned(kind: Kind, layout: Layout, devices: str) -> set[tuple[str, str]] | None:
+    """Return family and model of the controllers that a document of that kind gets; None: it is refused."""
     text = (
         f"<domain type='{kind.hypervisor}'><name>guest</name>"
         f"<os><type arch='{kind.arch}' machine='{kind.machine}'>{OS[kind.guest]}</type></os>"
         f"<devices>{devices}</devices></domain>"
     )
     try:
-        translator.plan(translator.load(text.encode()), layout=layout)
+        plan = translator.plan(translator.load(text.encode()), layout=layout)
     except translator.DocumentError as error:
-        return not {"T309"} & {one.code for one in error.diagnostics}
-    return True
+        return None if {"T309", "T386"} & {one.code for one in error.diagnostics} else set()
+    return {(one.family, one.model) for one in plan.topology.controllers}
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_a_model_is_listed_if_a_document_may_name_it(name: str) -> None:
     kind = KINDS[name]
     offer = capabilities(kind)
-    listed = {(one.name, layout) for family in offer.families for one in family.controllers for layout in one.layouts}
-    usb = {row.name for row in MODELS.values() if row.family == "usb"}
-    may = {
-        (model, layout.name)
-        for model in usb
-        for layout in offer.layouts
-        if accepted(kind, layout.name, f"<controller type='usb' model='{model}'/>")
+    listed = {
+        (family.family, one.name, layout)
+        for family in offer.families
+        for one in family.controllers
+        for layout in one.layouts
     }
-    assert {(model, layout) for model, layout in listed if model in usb} == may
+    usb = {
+        ("usb", model, layout.name)
+        for model in MODELS
+        for layout in offer.layouts
+        if planned(kind, layout.name, f"<controller type='usb' model='{model}'/>") is not None
+    }
+    assert {one for one in listed if one[0] == "usb"} == usb
+    for family, model, layout in sorted(listed):
+        if family not in ("usb", "pci"):  # whose busses depend on each other
+            found = planned(kind, layout, f"<controller type='{family}' index='0' model='{model}'/>")
+            assert (family, model) in (found or ())
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -72,12 +80,24 @@ def test_both_forms_list_the_same(name: str) -> None:
     ]
 
 
+def families(name: str) -> dict[str, FamilyOffer]:
+    return {family.family: family for family in capabilities(KINDS[name]).families}
+
+
 def test_a_machine_tells_what_comes_unasked_and_what_can_be_hot_plugged() -> None:
-    pc, q35 = (capabilities(KINDS[name]).families[0] for name in ("kvm-pc", "kvm-q35"))
+    pc, q35 = (families(name)["usb"] for name in ("kvm-pc", "kvm-q35"))
     assert (pc.modelless, pc.default) == ("piix3-uhci", "piix3-uhci")
     assert (q35.modelless, q35.default) == ("piix3-uhci", machine_row("q35").default)
     assert {one.name for one in pc.controllers if one.hotplug} >= {"qemu-xhci", "ehci"}
     assert not any(one.hotplug for one in q35.controllers)
+    pc, q35 = (families(name)["scsi"] for name in ("kvm-pc", "kvm-q35"))
+    assert (pc.modelless, pc.default) == ("lsilogic", None)
+    assert [one.hotplug for one in pc.controllers] == [True] * len(pc.controllers)
+    assert not any(one.hotplug for one in q35.controllers)
+    own = {name: {one.default for one in families(name).values()} - {None} for name in KINDS}
+    assert own["kvm-pc"] == {"pci-root", "piix3-uhci", "ide"}
+    assert own["kvm-q35"] == {"pcie-root", "qemu-xhci", "ahci"}
+    assert own["xen-pv"] == {"qusb2", "xenbus"}
 
 
 def test_a_paravirtual_guest_gets_host_devices_alone() -> None:
@@ -95,9 +115,9 @@ def test_a_qemu_that_is_asked_lists_what_it_has() -> None:
     found = json.loads(done.stdout)
     assert found["qemu"].startswith("7.2.")
     assert found["domain"]["machine"].startswith("pc-q35-")
-    models = [one["name"] for one in found["families"][0]["controllers"]]
-    assert "qemu-xhci" in models
-    assert "vt82c686b-uhci" not in models  # which QEMU for mips would have
+    models = {one["name"] for family in found["families"] for one in family["controllers"]}
+    assert {"qemu-xhci", "virtio-scsi", "pcie-root"} <= models
+    assert not {"vt82c686b-uhci", "ibmvscsi", "pci-root"} & models  # which QEMUs for mips and POWER would have
 
 
 @pytest.mark.parametrize(

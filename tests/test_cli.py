@@ -59,8 +59,8 @@ def translator(*words: str, input: str | None = None) -> subprocess.CompletedPro
         (["explain", "T301"], 0, ""),
         (["sandbox", "--directory", "/no/such"], 2, "there is no directory '/no/such'"),
         (["explain", "T999"], 2, "there is no code 'T999'"),
-        (["models", "piix3"], 2, "unknown model 'piix3'"),
-        (["models", "--family", "scsi"], 2, "'scsi' is not one of"),
+        (["models", "piix5"], 2, "unknown model 'piix5'"),
+        (["models", "--family", "nvme"], 2, "'nvme' is not one of"),
         (["models", "--type", "pv", "--family", "ccid"], 2, "there is none of them"),
         (["apply", WEB], 4, "error[T403]: it is not said which running domain is meant"),
         (["apply", WEB, "--domid", "7", "--xenstore", "/no/socket"], 4, "error[T4"),
@@ -165,7 +165,13 @@ def test_models_prints_the_table() -> None:
     assert "piix3-uhci" in translator("models").stdout
     assert translator("models", "pvusb-v2").stdout.startswith("xenusb2: usb controller\n")
     reverse = translator("models", "--type", "emulated", "--version", "2").stdout.splitlines()
-    assert [line.split()[0] for line in reverse] == ["MODEL", "ehci", "ich9-ehci1"]
+    assert [line.split()[1] for line in reverse] == ["MODEL", "ehci", "ich9-ehci1"]
+    scsi = translator("models", "--family", "scsi").stdout.splitlines()
+    assert {line.split()[0] for line in scsi if line} == {"FAMILY", "scsi"}
+    assert "scsi-generic" in scsi[-1]
+    both = translator("models", "virtio-transitional").stdout  # a model of two families
+    assert both.startswith("virtio-transitional: scsi controller\n")
+    assert "\nvirtio-transitional: virtio-serial controller\n" in both
 
 
 def test_sandbox_apply_shows_what_it_made() -> None:

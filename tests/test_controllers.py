@@ -22,6 +22,7 @@ DIFFERENT = {
     "hostdev-vfio-zpci-multidomain-many",
     "hostdev-vfio-zpci-set-zero",
     "launch-security-s390-pv",
+    "qemu-ns",
     "s390-panic-no-address",
     "vhost-vsock-ccw-iommu",
 }

@@ -24,7 +24,11 @@ class Nvme(UnitFamily):
     order = 80
     hotplug = True
     address = ("drive", ("unit",))
-    rows = (UnitModel(name="nvme", interface="nvme", driver="nvme", plug="express", limits=(255,)),)
+    rows = (
+        UnitModel(
+            family="nvme", name="nvme", interface="nvme", driver="nvme", plug="express", limits={"unit": 255}
+        ),
+    )
 
     def unit_of(self, number):
         return UnitAddress(0, (number,))

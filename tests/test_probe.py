@@ -180,7 +180,9 @@ def test_the_survey_of_a_qemu_finds_it_as_the_registry_says(qemu: Any) -> None:
             await monitor.close()
             assert found.version.startswith("7.2.")
             assert found.machine.startswith("pc")
-            assert list(map(str, found.differences())) == ["vt82c686b-usb-uhci: not in this QEMU"]
+            usb = {*DRIVERS, *DEVICE_DRIVERS}  # which the sandbox has; the real one's others: tests/test_models.py
+            differences = [str(one) for one in found.differences() if one.driver in usb]
+            assert differences == ["vt82c686b-usb-uhci: not in this QEMU"]
 
     asyncio.run(scenario())
 
@@ -330,7 +332,14 @@ def test_the_commands_ask_the_qemu_at_a_socket(tmp_path: Path) -> None:
         assert (done.returncode, done.stderr) == (0, "")
         assert "  vt82c686b-usb-uhci: not in this QEMU\n" in done.stdout
         found = json.loads(command("models", "nec-xhci", "--probe", server.socket, "--format", "json").stdout)
-        assert found["models"] == [{"name": "nec-xhci", "driver": "nec-usb-xhci", "present": True, "hotplug": True}]
+        (model,) = found["models"]
+        assert model == {
+            "family": "usb",
+            "name": "nec-xhci",
+            "driver": "nec-usb-xhci",
+            "present": True,
+            "hotplug": True,
+        }
         assert found["differences"] == []
         made = command("plan", "--probe", server.socket, "--state", str(state), str(document))
         assert (made.returncode, made.stderr) == (0, "")

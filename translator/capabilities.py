@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, get_args
 
 import msgspec
 
+from translator.families import families as all_families
 from translator.layouts import layout_named
-from translator.models import DEVICE_KINDS, MODELS, Ports, Speed, automatic, hot_plugs, machine_row
-from translator.ports import DEPTH
+from translator.models import Ports, Speed, hot_plugs
 from translator.topology import ElementKind, Family, Guest, Hypervisor, Type
 from translator.topology import Layout as LayoutName
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from lxml.etree import _Element
 
     from translator.drivers import Driver
-    from translator.models import Model
+    from translator.models import DeviceKind, Model
 
 FORMAT = "translator-capabilities/1"
 
@@ -47,7 +47,7 @@ class Controller(msgspec.Struct, frozen=True, kw_only=True):
     """One controller model.
 
     `layouts` are those that can record it, `ports` those of the first that can, and `hotplug` is whether it can be
-    added while the guest runs.
+    added while the guest runs. `features` are its family's own.
     """
 
     name: str
@@ -58,8 +58,8 @@ class Controller(msgspec.Struct, frozen=True, kw_only=True):
     driver: str | None
     layouts: tuple[LayoutName, ...]
     ports: Ports
-    speeds: tuple[Speed, ...]
     hotplug: bool
+    features: dict[str, int | bool | tuple[str, ...] | dict[str, int] | None]
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,45 +116,37 @@ def capabilities(
     def has(driver: str | None) -> bool:
         return driver is None or drivers is None or drivers.get(driver) is not None
 
-    def offers(row: Model) -> bool:
-        if domain.hypervisor not in row.hypervisors or not has(row.driver):
-            return False
-        if row.kind.type == "emulated":
-            return domain.guest == "hvm" and (row.x86 or domain.arch not in ("x86_64", "i686"))
-        return any(_records(layout, row) for layout in layouts)
-
-    names = dict.fromkeys(
-        (*(row.family for row in MODELS.values()), *(kind.family for kind in DEVICE_KINDS.values()))
-    )
-    families = []
-    for family in names:
-        models = [row for row in MODELS.values() if row.family == family and offers(row)]
-        modelless, default = _unasked(domain) if models else (None, None)
-        families.append(
-            FamilyOffer(
-                family=family,
-                types=tuple(dict.fromkeys(row.kind.type for row in models)),
-                versions=tuple(sorted({row.kind.version for row in models if row.kind.version is not None})),
-                modelless=modelless,
-                default=default,
-                depth=DEPTH if family == "usb" else None,
-                controllers=tuple(_controller(row, domain, layouts) for row in models),
-                devices=tuple(_devices(family, domain, has)),
+    found = []
+    for family in all_families():
+        models = [
+            row
+            for row in family.models.values()
+            if row.exists(domain) and any(_records(layout, row) for layout in layouts)
+            # what a machine has of itself needs no driver that could be added
+            if has(row.own_driver) or row.name == family.unasked(domain)
+        ]
+        types = tuple(dict.fromkeys(row.kind.type for row in models))
+        # what smartcard readers take, which are USB devices themselves, has a family of its own
+        for name in dict.fromkeys((family.name, *(kind.family for kind in family.kinds))):
+            own = models if name == family.name else []
+            found.append(
+                FamilyOffer(
+                    family=name,
+                    types=types if own else (),
+                    versions=tuple(sorted({row.kind.version for row in own if row.kind.version is not None})),
+                    modelless=family.modelless(domain) if own else None,
+                    default=family.unasked(domain) if own else None,
+                    depth=family.depth if name == family.name else None,
+                    controllers=tuple(_controller(row, domain, layouts) for row in own),
+                    devices=_devices((kind for kind in family.kinds if kind.family == name), types, has),
+                )
             )
-        )
-    return Capabilities(domain=domain, qemu=qemu, layouts=layouts, families=tuple(families))
+    return Capabilities(domain=domain, qemu=qemu, layouts=layouts, families=tuple(found))
 
 
 def _records(layout: Layout, row: Model) -> bool:
     """Tell whether a layout can record the model: any but a paravirtual one of a version that it has no word for."""
-    return row.kind.type in ("emulated", "none") or row.kind.version in layout.versions
-
-
-def _unasked(domain: Kind) -> tuple[str | None, str | None]:
-    if domain.hypervisor == "xen":
-        return automatic(domain.guest, usbback=False).name, None
-    machine = machine_row(domain.machine)
-    return machine.modelless, machine.default
+    return row.kind.type == "emulated" or row.kind.version in (None, *layout.versions)
 
 
 def _controller(row: Model, domain: Kind, layouts: tuple[Layout, ...]) -> Controller:
@@ -165,22 +157,25 @@ def _controller(row: Model, domain: Kind, layouts: tuple[Layout, ...]) -> Contro
         type=row.kind.type,
         version=row.kind.version,
         interface=row.interface,
-        driver=row.driver,
+        driver=row.own_driver,
         layouts=tuple(layout.name for layout in recorded),
-        ports=recorded[0].ports if row.kind.type in ("pv", "qusb") else row.ports,
-        speeds=row.speeds,
+        ports=recorded[0].ports if row.kind.type != "emulated" and row.kind.version else row.ports,
         hotplug=row.kind.type != "none" and hot_plugs(row, domain.machine),
+        features=row.features(),
     )
 
 
-def _devices(family: Family, domain: Kind, has: Callable[[str | None], bool]) -> list[Device]:
-    found = []
-    for kind in DEVICE_KINDS.values():
-        drivers = tuple(driver for driver in (kind.driver, *kind.others) if domain.guest == "hvm" and has(driver))
-        # what is given to a paravirtual controller needs no driver
-        if kind.family == family and (drivers or (kind.kind == "hostdev" and domain.hypervisor == "xen")):
-            found.append(Device(kind=kind.kind, drivers=drivers, speeds=kind.speeds))
-    return found
+def _devices(
+    kinds: Iterable[DeviceKind], types: Collection[Type], has: Callable[[str | None], bool]
+) -> tuple[Device, ...]:
+    """Return the kinds that there are, each once; what is given to a paravirtual controller needs no driver."""
+    found: dict[ElementKind, Device] = {}
+    for kind in kinds:
+        drivers = tuple(driver for driver in kind.drivers if "emulated" in types and has(driver))
+        if drivers or (kind.kind == "hostdev" and {"pv", "qusb"} & set(types)):
+            before = found[kind.kind].drivers if kind.kind in found else ()
+            found[kind.kind] = Device(kind=kind.kind, drivers=(*before, *drivers), speeds=kind.speeds)
+    return tuple(found.values())
 
 
 # Forms
@@ -194,23 +189,26 @@ def to_json(offer: Capabilities) -> str:
     for family in wire["families"]:
         for controller in family["controllers"]:
             controller["ports"] = Ports(*controller["ports"])._asdict()
+            controller |= controller.pop("features")
     return msgspec.json.format(msgspec.json.encode(wire), indent=2).decode() + "\n"
 
 
-# The element and attribute that each kind is told by, as `<input type='tablet' bus='usb'/>`.
+# The element and attributes that each kind is told by, as `<input type='tablet' bus='usb'/>`; a bus is its family's.
 _ELEMENTS: dict[ElementKind, tuple[str, dict[str, str]]] = {
     "hub": ("hub", {"type": "usb"}),
-    "hostdev": ("hostdev", {"mode": "subsystem", "subsysType": "usb"}),
-    "tablet": ("input", {"type": "tablet", "bus": "usb"}),
-    "mouse": ("input", {"type": "mouse", "bus": "usb"}),
-    "keyboard": ("input", {"type": "keyboard", "bus": "usb"}),
-    "redirdev": ("redirdev", {"bus": "usb"}),
-    "disk": ("disk", {"bus": "usb"}),
-    "serial": ("serial", {"targetType": "usb-serial"}),
-    "sound": ("sound", {"model": "usb"}),
-    "net": ("interface", {"model": "usb-net"}),
+    "hostdev": ("hostdev", {"mode": "subsystem", "subsysType": "{family}"}),
+    "tablet": ("input", {"type": "tablet", "bus": "{family}"}),
+    "mouse": ("input", {"type": "mouse", "bus": "{family}"}),
+    "keyboard": ("input", {"type": "keyboard", "bus": "{family}"}),
+    "redirdev": ("redirdev", {"bus": "{family}"}),
+    "disk": ("disk", {"bus": "{family}"}),
+    "serial": ("serial", {"targetType": "{family}-serial"}),
+    "sound": ("sound", {"model": "{family}"}),
+    "net": ("interface", {"model": "{family}-net"}),
     "ccid": ("controller", {"type": "ccid"}),
-    "smartcard": ("smartcard", {"mode": "host", "address": "ccid"}),
+    "smartcard": ("smartcard", {"mode": "host", "address": "{family}"}),
+    "channel": ("channel", {"targetType": "virtio"}),
+    "console": ("console", {"targetType": "virtio"}),
 }
 
 
@@ -274,7 +272,8 @@ def _lists(offer: Capabilities) -> _Lists:
             if model.version is not None:
                 add("controller", {f"{name}Version": str(model.version)})
         for device in family.devices:
-            add(*_ELEMENTS[device.kind])
+            tag, values = _ELEMENTS[device.kind]
+            add(tag, {word: value.format(family=family.family) for word, value in values.items()})
     return lists
 
 

@@ -370,8 +370,8 @@ CATALOG: dict[str, Entry] = {
     ),
     "T340": Entry(
         "a word that names no device",
-        "On the command line a device is one word: `hostdev:` and which of the host's is meant, or `tablet`, "
-        "`mouse`, `keyboard`, `hub`. The message names the part that is wrong.",
+        "On the command line a device is one word: `hostdev:` and which of the host's is meant, `controller:` and a "
+        "model, or `tablet`, `mouse`, `keyboard`, `hub`. The message names the part that is wrong.",
         "hostdev:1.x",
     ),
     # xl's language

@@ -17,7 +17,7 @@ from translator.topology import PRIMARY, Controller, port_key
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from translator.models import Model, Speed
+    from translator.models import Speed, UsbModel
     from translator.observe import Observation
     from translator.topology import ElementKind, Topology
 
@@ -160,7 +160,7 @@ def _ports(seen: Observation, controller: Controller) -> PortTree:
     return tree
 
 
-def _another(topology: Topology, row: Model) -> Controller:
+def _another(topology: Topology, row: UsbModel) -> Controller:
     """Return the controller that comes along: one more than the highest index, as libxl numbers them."""
     layout = layout_named(topology.layout)
     index = 1 + max((one.index for one in _usb(topology)), default=-1)

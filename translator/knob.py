@@ -16,17 +16,39 @@ if TYPE_CHECKING:
 OLDEST_QEMU = "4.2"
 
 # QEMU's own words for types.
-Type = Literal["bool", "uint8", "uint32", "int32", "size", "str", "OnOffAuto", "BlockdevOnError"]
+Type = Literal[
+    "bool",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "int32",
+    "size",
+    "str",
+    "OnOffAuto",
+    "BlockdevOnError",
+    "BiosAtaTranslation",
+    "FdcDriveType",
+    "PCIELinkSpeed",
+    "PCIELinkWidth",
+    "link<iothread>",
+]
 Kind = type[bool] | type[int] | type[str]
 _RANGES: dict[Type, tuple[int, int]] = {
     "uint8": (0, 2**8 - 1),
+    "uint16": (0, 2**16 - 1),
     "uint32": (0, 2**32 - 1),
+    "uint64": (0, 2**64 - 1),
     "int32": (-(2**31), 2**31 - 1),
     "size": (0, 2**64 - 1),
 }
 _WORDS: dict[Type, tuple[str, ...]] = {
     "OnOffAuto": ("on", "off", "auto"),
     "BlockdevOnError": ("report", "ignore", "enospc", "stop", "auto"),
+    "BiosAtaTranslation": ("auto", "none", "lba", "large", "rechs"),
+    "FdcDriveType": ("144", "288", "120", "none", "auto"),
+    "PCIELinkSpeed": ("2_5", "5", "8", "16"),
+    "PCIELinkWidth": ("1", "2", "4", "8", "12", "16", "32"),
 }
 
 
@@ -39,7 +61,8 @@ class Knob(msgspec.Struct, frozen=True, kw_only=True):
     since      the first release that has it; None: `OLDEST_QEMU`, or before
     does       what it is for
     xml        where in the document it comes from, as a path from the element of its controller or device
-    ours       whether the topology or QEMU decides it: place, size, link to a backend; it cannot be overridden
+    ours       whether the topology or QEMU decides it: place, size, link to a backend; it cannot be overridden, and
+               what compares topologies has it elsewhere
     """
 
     name: str
@@ -95,6 +118,58 @@ class Knob(msgspec.Struct, frozen=True, kw_only=True):
         if self.choices and value not in self.choices:
             return f"it takes one of {self.possible}"
         return None
+
+
+def switch(
+    name: str, default: bool, does: str, *, since: str | None = None, xml: str | None = None, ours: bool = False
+) -> Knob:
+    """Return a property that is true or false."""
+    return Knob(name=name, type="bool", default=default, does=does, since=since, xml=xml, ours=ours)
+
+
+def number(
+    name: str,
+    default: int | None,
+    does: str,
+    *,
+    type: Type = "uint32",
+    least: int | None = None,
+    most: int | None = None,
+    since: str | None = None,
+    xml: str | None = None,
+    ours: bool = False,
+) -> Knob:
+    """Return a property that is a number."""
+    return Knob(
+        name=name, type=type, default=default, does=does, least=least, most=most, since=since, xml=xml, ours=ours
+    )
+
+
+def text(
+    name: str,
+    does: str,
+    *,
+    words: tuple[str, ...] = (),
+    since: str | None = None,
+    xml: str | None = None,
+    ours: bool = False,
+) -> Knob:
+    """Return a property that is a text, without a default."""
+    return Knob(name=name, type="str", does=does, words=words, since=since, xml=xml, ours=ours)
+
+
+def choice(
+    name: str,
+    does: str,
+    *,
+    type: Type = "OnOffAuto",
+    default: str = "auto",
+    words: tuple[str, ...] = (),
+    since: str | None = None,
+    xml: str | None = None,
+) -> Knob:
+    """Return a property that is one of its type's words."""
+    return Knob(name=name, type=type, default=default, does=does, words=words, since=since, xml=xml)
 
 
 _KINDS: dict[Kind, str] = {bool: "a truth value", int: "a number", str: "a text"}

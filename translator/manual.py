@@ -2,48 +2,72 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import textwrap
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from translator.families import families
 from translator.knob import OLDEST_QEMU
-from translator.knobs import GROUPS, knobs_of
-from translator.models import DEVICE_KINDS, MODELS, XEN_MACHINES, hot_plugs
+from translator.knobs import groups, knobs_of
+from translator.models import XEN_MACHINES, DeviceKind, hot_plugs
+from translator.registry import kinds, models
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from translator.knob import Knob
-    from translator.models import DeviceKind, Model
-    from translator.topology import Type
+    from translator.models import Model
+    from translator.topology import Guest, Hypervisor, Type
 
 FORMAT = "translator-models/1"
-# One machine type of each manner, as the manual's columns.
-MACHINES = ("pc", "q35", "virt", "pseries", XEN_MACHINES["hvm"])
 IMPLEMENTATIONS: dict[Type, str] = {
     "emulated": "emulated by QEMU",
-    "pv": "served by the kernel's usbback in the backend domain",
-    "qusb": "served by QEMU's paravirtual backend",
-    "none": "nobody: it says that there is no USB",
+    "pv": "paravirtual, served by the kernel of the backend domain",
+    "qusb": "paravirtual, served by QEMU",
+    "none": "nobody: it says that there is none",
 }
 _WIDTH = 100
+
+
+class Column(NamedTuple):
+    """One machine type of each manner, with the domains that have it: a column of the manual."""
+
+    machine: str
+    arch: str
+    hypervisor: Hypervisor = "kvm"
+    guest: Guest = "hvm"
+
+
+MACHINES = (
+    Column("pc", "x86_64"),
+    Column("q35", "x86_64"),
+    Column("virt", "aarch64"),
+    Column("pseries", "ppc64"),
+    Column(XEN_MACHINES["hvm"], "x86_64", "xen"),
+)
 
 
 class Selection(NamedTuple):
     """The rows that a reader asks for."""
 
-    models: tuple[Model, ...] = tuple(MODELS.values())
-    devices: tuple[DeviceKind, ...] = tuple(DEVICE_KINDS.values())
+    models: tuple[Model, ...]
+    devices: tuple[DeviceKind, ...]
+
+    @property
+    def rows(self) -> tuple[Model | DeviceKind, ...]:
+        """All of them."""
+        return (*self.models, *self.devices)
+
+
+def everything() -> Selection:
+    """Return all rows of the registry."""
+    return Selection(models(), kinds())
 
 
 # Facts, as a reader wants them
-
-
-def drivers_of(kind: DeviceKind) -> tuple[str, ...]:
-    """Return QEMU's drivers of a device kind."""
-    return (kind.driver, *kind.others)
 
 
 def _ports(row: Model) -> str:
@@ -57,25 +81,25 @@ def _version(row: Model) -> str:
 
 def _alike(row: Model) -> list[str]:
     """Return the other models with the same interface: the guest needs no other driver for them."""
-    return [one.name for one in MODELS.values() if one.interface == row.interface and one is not row]
+    if row.interface == row.family:
+        return []
+    return [
+        one.name
+        for one in models()
+        if (one.family, one.interface) == (row.family, row.interface) and one.name != row.name and one.refused is None
+    ]
 
 
 def _facts(row: Model) -> Iterator[tuple[str, str]]:
     yield "interface", row.interface + (f", as {_listed(_alike(row))}" if _alike(row) else "")
+    if row.refused is not None:
+        yield "refused", row.refused
+        return
     yield "implementation", IMPLEMENTATIONS[row.kind.type]
-    if row.driver:
-        yield "QEMU driver", row.driver
-    if row.startport is not None:
-        yield "ports", f"its master's, from port {row.startport + 1} on"
-    elif not row.ports.fixed:
-        yield "ports", f"{max(row.ports.least, 1)} to {row.ports.most}, {row.ports.default} when not said"
-    else:
-        yield "ports", str(row.ports.default)
-    if row.speeds:
-        yield "speeds", ", ".join(row.speeds)
-    if row.companion:
-        yield "companion", "of an EHCI controller" + ("" if row.startport is not None else ", or on its own")
-    yield "domains", ", ".join(row.hypervisors) + ("" if row.x86 else "; not on PCs")
+    if row.drivers:
+        yield "QEMU driver", " or ".join(row.drivers)
+    yield from row.told()
+    yield "domains", ", ".join(row.hypervisors) + (f"; on {', '.join(row.arches)} alone" if row.arches else "")
     if row.kind.type != "none":
         yield "hot-plug", _hot_plug(row)
     if row.canonical and row.kind.version is not None:
@@ -84,32 +108,31 @@ def _facts(row: Model) -> Iterator[tuple[str, str]]:
         yield "also called", ", ".join(row.aliases)
 
 
-def _plugs(row: Model, machine: str) -> bool:
+def _plugs(row: Model, column: Column) -> bool:
     """Return whether the model can be added to a running machine of that type, where it exists at all."""
-    exists = row.kind.type != "none" and (row.driver is not None or machine == XEN_MACHINES["hvm"])
-    return exists and hot_plugs(row, machine)
+    return row.kind.type != "none" and row.exists(column) and hot_plugs(row, column.machine)
 
 
 def _hot_plug(row: Model) -> str:
-    if row.driver is None:
-        return "on every machine"
-    able = [machine for machine in MACHINES if hot_plugs(row, machine)]
-    unable = [machine for machine in MACHINES if machine not in able]
+    there = [column for column in MACHINES if row.exists(column)]
+    able = [column.machine for column in there if hot_plugs(row, column.machine)]
     if not able:
-        return "never: QEMU must start with it"
-    return f"on {', '.join(able)}; on {' and '.join(unable)} QEMU must start with it"
+        return "never: it is there from the start"
+    unable = [column.machine for column in there if column.machine not in able]
+    return f"on {_listed(able)}" + (f"; on {_listed(unable)} QEMU must start with it" if unable else "")
 
 
 def _device_facts(kind: DeviceKind) -> Iterator[tuple[str, str]]:
-    yield "QEMU driver", " or ".join(drivers_of(kind))
-    yield "on", "a port of a smartcard reader" if kind.family == "ccid" else "a USB port"
+    yield "QEMU driver", " or ".join(kind.drivers)
+    yield "plugs into", f"controllers of family {kind.family}"
     if kind.ports:
         yield "ports", str(kind.ports)
     if kind.speeds:
         yield "speeds", ", ".join(kind.speeds)
     elif kind.family == "usb":
         yield "speeds", "those of the device that is passed through"
-    yield "ids", f"{kind.prefix}0, {kind.prefix}1, … unless the document of a QEMU domain has an alias"
+    if kind.prefix:
+        yield "ids", f"{kind.prefix}0, {kind.prefix}1, … unless the document of a QEMU domain has an alias"
 
 
 def _default(knob: Knob) -> str:
@@ -130,29 +153,29 @@ def _origin(knob: Knob) -> str:
 
 def table(rows: Iterable[Model]) -> str:
     """Return the table of controller models."""
-    lines = [("MODEL", "TYPE", "VERSION", "INTERFACE", "PORTS", "QEMU DRIVER", "HOT-PLUG")]
+    lines = [("FAMILY", "MODEL", "TYPE", "VERSION", "INTERFACE", "PORTS", "QEMU DRIVER", "HOT-PLUG")]
     for row in rows:
-        hotplug = "yes" if row.hotplug else "no"
-        lines.append((row.name, row.kind.type, _version(row), row.interface, _ports(row), row.driver or "-", hotplug))
+        facts = (row.family, row.name, row.kind.type, _version(row), row.interface, _ports(row))
+        lines.append(
+            (*facts, row.own_driver or "-", "yes" if any(_plugs(row, column) for column in MACHINES) else "no")
+        )
     return columns(lines)
 
 
 def device_table(kinds: Iterable[DeviceKind]) -> str:
     """Return the table of device kinds."""
-    lines = [("DEVICE", "ON", "SPEEDS", "QEMU DRIVER")]
+    lines = [("FAMILY", "DEVICE", "SPEEDS", "QEMU DRIVER")]
     for kind in kinds:
-        lines.append((kind.kind, kind.family, ",".join(kind.speeds) or "-", ",".join(drivers_of(kind))))
+        lines.append((kind.family, kind.kind, ",".join(kind.speeds) or "-", ",".join(kind.drivers)))
     return columns(lines)
 
 
 def detail(selection: Selection) -> str:
     """Return all that is known of the rows, properties included."""
-    parts = []
-    for row in selection.models:
-        title = f"{row.name}: {row.family} controller"
-        parts.append(_entry(title, _facts(row), [row.driver] if row.driver else []))
-    for kind in selection.devices:
-        parts.append(_entry(f"{kind.kind}: {kind.family} device", _device_facts(kind), drivers_of(kind)))
+    parts = [
+        *(_entry(f"{row.name}: {row.family} controller", _facts(row), row.drivers) for row in selection.models),
+        *(_entry(f"{row.kind}: {row.family} device", _device_facts(row), row.drivers) for row in selection.devices),
+    ]
     return "\n".join(parts)
 
 
@@ -187,7 +210,7 @@ def to_json(selection: Selection) -> str:
                 "kind": kind.kind,
                 "speeds": kind.speeds,
                 "ports": kind.ports,
-                "drivers": [{"driver": driver, "properties": _knobs_json(driver)} for driver in drivers_of(kind)],
+                "drivers": _drivers_json(kind),
             }
             for kind in selection.devices
         ],
@@ -204,15 +227,19 @@ def _model_json(row: Model) -> dict[str, Any]:
         "version": row.kind.version,
         "canonical": row.canonical,
         "interface": row.interface,
-        "driver": row.driver,
+        "driver": row.own_driver,
+        "refused": row.refused,
         "ports": row.ports._asdict(),
-        "speeds": row.speeds,
-        "companion": row.companion,
-        "startport": row.startport,
+        **row.features(),
         "hypervisors": row.hypervisors,
-        "hotplug": {machine: _plugs(row, machine) for machine in MACHINES},
-        "properties": _knobs_json(row.driver) if row.driver else [],
+        "arches": row.arches,
+        "hotplug": {column.machine: _plugs(row, column) for column in MACHINES},
+        "drivers": _drivers_json(row),
     }
+
+
+def _drivers_json(row: Model | DeviceKind) -> list[dict[str, Any]]:
+    return [{"driver": driver, "properties": _knobs_json(driver)} for driver in row.drivers]
 
 
 def _knobs_json(driver: str) -> list[dict[str, Any]]:
@@ -236,49 +263,86 @@ def _knobs_json(driver: str) -> list[dict[str, Any]]:
 
 
 def markdown(selection: Selection) -> str:
-    """Return the rows as a chapter of the manual; each group of properties stands there once."""
-    lines = ["## Controllers", ""]
-    if selection.models:
-        lines += _grid(
-            ("model", "type", "version", "interface", "ports", "QEMU driver", *MACHINES),
-            (
-                (
-                    f"[{row.name}](#{row.name})",
-                    row.kind.type,
-                    _version(row),
-                    row.interface,
-                    _ports(row),
-                    row.driver or "-",
-                    *("yes" if _plugs(row, machine) else "-" for machine in MACHINES),
-                )
-                for row in selection.models
-            ),
-        )
-    for row in selection.models:
-        lines += _section(row.name, _facts(row), row.knobs, [row.driver] if row.driver else [])
-    if selection.devices:
-        lines += ["", "## Devices"]
-    for kind in selection.devices:
-        lines += _section(kind.kind, _device_facts(kind), kind.knobs, drivers_of(kind))
-    groups = {group for model in selection.models for group in model.knobs}
-    groups |= {group for kind in selection.devices for group in kind.knobs}
-    if groups:
+    """Return the rows as a chapter of the manual, family by family; each group of properties stands there once."""
+    lines: list[str] = []
+    titles = {family.name: family.title for family in families()}
+    for family in dict.fromkeys(row.family for row in selection.rows):
+        models = [row for row in selection.models if row.family == family]
+        devices = [row for row in selection.devices if row.family == family]
+        lines += [*([""] if lines else []), f"## {titles.get(family, family)}"]
+        if models:
+            lines += ["", *_model_grid(models)]
+        if devices:
+            lines += ["", *_device_grid(devices)]
+        for row in models:
+            lines += _section(row, row.name, _facts(row))
+        for kind in devices:
+            lines += _section(kind, f"{kind.kind}: {' or '.join(kind.drivers)}", _device_facts(kind))
+    used = {group for row in selection.rows for group in row.knobs}
+    if used:
         lines += ["", "## Properties that many have"]
-    for group in GROUPS:
-        if group in groups:
+    for group, knobs in groups().items():
+        if group in used:
             lines += ["", f'<a id="properties-{group}"></a>', "", f"### {_GROUP_TITLES.get(group, group)}", ""]
-            lines += _knob_grid(GROUPS[group])
+            lines += _knob_grid(knobs)
     return "\n".join(lines) + "\n"
 
 
+def _model_grid(rows: Iterable[Model]) -> list[str]:
+    return _grid(
+        ("model", "type", "version", "interface", "ports", "QEMU driver", *(column.machine for column in MACHINES)),
+        (
+            (
+                _linked(row, row.name),
+                row.kind.type,
+                _version(row),
+                row.interface,
+                _ports(row),
+                row.own_driver or "-",
+                *("yes" if _plugs(row, column) else "-" for column in MACHINES),
+            )
+            for row in rows
+        ),
+    )
+
+
+def _device_grid(rows: Iterable[DeviceKind]) -> list[str]:
+    return _grid(
+        ("device", "QEMU driver", "speeds"),
+        ((_linked(row, row.kind), " or ".join(row.drivers), ", ".join(row.speeds) or "-") for row in rows),
+    )
+
+
+def _anchor(row: Model | DeviceKind) -> str:
+    return f"{row.family}-{row.driver if isinstance(row, DeviceKind) else row.name}"
+
+
+def _linked(row: Model | DeviceKind, text: str) -> str:
+    return f"[{text}](#{_anchor(row)})"
+
+
 _GROUP_TITLES = {
-    "pci": "Every PCI controller",
+    "pci": "Every PCI device",
     "uhci": "UHCI",
     "companion": "Companions",
     "ehci": "EHCI",
     "xhci": "xHCI",
     "usb": "Every USB device",
     "card": "Every smartcard",
+    "pcie-port": "PCI Express ports",
+    "pcie-slot": "Slots of PCI Express",
+    "expander": "PCI expanders",
+    "virtio": "Every virtio controller",
+    "virtio-scsi": "Virtio SCSI",
+    "virtio-serial": "Virtio serial",
+    "virtio-port": "Virtio serial ports",
+    "scsi": "Every SCSI device",
+    "scsi-disk": "SCSI disks and CD-ROMs",
+    "block": "Every disk that QEMU emulates",
+    "errors": "What to do about errors",
+    "medium": "What a disk stands on",
+    "geometry": "A disk's geometry",
+    "ata": "ATA drives",
 }
 _PREFACE = f"""# Models
 
@@ -286,9 +350,12 @@ What there is to choose from: every controller model and every device kind, and 
 `translator models` prints the table, `translator models NAME` an entry, `--format json` all of it for programs,
 and `--probe` what of it a running QEMU has.
 
-A model stands for a *type*, which is who provides it, and a *version*, which is the USB generation. Where several
-models have one *interface*, the guest drives them with one driver. Under *ports*, a range is followed by the number
-when none is asked for. The columns of machine types tell where a controller can be added while the guest runs.
+The rows stand family by family, as `<controller type='…'>` names them. A model stands for a *type*, which is who
+provides it, and with USB a *version*, which is the USB generation. Where several models of a family have one
+*interface*, the guest drives them with one driver. *Ports* are how many devices a controller takes; a range is
+followed by the number when none is asked for. The columns of machine types tell where a controller can be added while
+the guest runs: QEMU has no hot-plug on the first bus of PCI Express, and what opens a bus for others is there from
+the start.
 
 A property is set by the document where its entry names an element or attribute, which is counted from the
 `<controller>` or the device, and otherwise by `<qemu:override>`:
@@ -313,32 +380,51 @@ are those of QEMU 7.2.
 
 def manual() -> str:
     """Return docs/models.md."""
-    return f"{_PREFACE}\n{markdown(Selection())}"
+    return f"{_PREFACE}\n{markdown(everything())}"
 
 
-def _section(
-    name: str, facts: Iterable[tuple[str, str]], groups: Iterable[str], drivers: Sequence[str]
-) -> Iterator[str]:
-    yield from ("", f'<a id="{name}"></a>', "", f"### {name}", "")
+def _section(row: Model | DeviceKind, title: str, facts: Iterable[tuple[str, str]]) -> Iterator[str]:
+    yield from ("", f'<a id="{_anchor(row)}"></a>', "", f"### {title}", "")
     yield from (f"- {fact}: {value}" for fact, value in facts)
-    if drivers:
-        shared = ", ".join(f"[{_GROUP_TITLES.get(group, group)}](#properties-{group})" for group in groups)
-        yield f"- properties: {shared}" + ("; and" if any(driver in GROUPS for driver in drivers) else "")
-    for driver in drivers:
-        if driver in GROUPS:
-            yield from (("", f"Of `{driver}`:") if len(drivers) > 1 else ())
-            yield ""
-            yield from _knob_grid(GROUPS[driver])
+    own = [driver for driver in row.drivers if driver in groups()]
+    if row.knobs or own:
+        shared = ", ".join(f"[{_GROUP_TITLES.get(group, group)}](#properties-{group})" for group in row.knobs)
+        yield f"- properties: {shared}" + ("; and" if shared and own else "") if shared else "- properties:"
+    for driver in own:
+        yield from (("", f"Of `{driver}`:") if len(row.drivers) > 1 else ())
+        yield ""
+        yield from _knob_grid(groups()[driver])
 
 
 def _knob_grid(knobs: Iterable[Knob]) -> list[str]:
     return _grid(
         ("property", "type", "values", "default", "since", "from", "what it is for"),
         (
-            (f"`{knob.name}`", knob.type, knob.possible, _default(knob), knob.since or "", _origin(knob), knob.does)
-            for knob in knobs
+            (
+                f"`{knob.name}`",
+                knob.type,
+                _short(knob.possible),
+                _short(_default(knob)),
+                knob.since or "",
+                _origin(knob),
+                knob.does,
+            )
+            for knob in sorted(knobs, key=lambda knob: knob.name)
         ),
     )
+
+
+def _short(text: str) -> str:
+    """Return a text with its large round numbers as powers of two."""
+
+    def power(match: re.Match[str]) -> str:
+        number = int(match[0])
+        for rest, round in (("", number), (" - 1", number + 1)):
+            if round.bit_count() == 1:
+                return f"2^{round.bit_length() - 1}{rest}"
+        return match[0]
+
+    return re.sub(r"\b[0-9]{7,}\b", power, text)
 
 
 def _grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

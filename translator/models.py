@@ -1,7 +1,10 @@
-"""The table of controller models and USB device kinds: every fact about one stands in its row.
+"""What a row of the registry is, of any family, and the table of USB's: every fact about a model stands in its row.
+
+A family's module has the rows of its models and device kinds, in `models` and `kinds` of its `FAMILY`; USB's are
+here. `translator.registry` has all of them.
 
 A model name maps to a (type, version) pair: libvirt names a model after real hardware where there is some,
-and after the hypervisor that invented it where there is none. `CANONICAL` is the table read backwards; it
+and after the hypervisor that invented it where there is none. `CANONICAL` is USB's table read backwards; it
 never changes between releases, because a guest would notice.
 
 Sources: drivers and ports, QEMU 7.2 `device-list-properties` and hw/usb; ports that libvirt counts,
@@ -12,11 +15,15 @@ xen-devel and libvir-list in 2014.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import msgspec
 
 from translator.topology import ElementKind, Family, Guest, Hypervisor, Type
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # Names that `device_add` takes for drivers which call themselves otherwise. Source: qdev_alias_table
 # (softmmu/qdev-monitor.c).
@@ -28,17 +35,28 @@ UP_TO_HIGH: tuple[Speed, ...] = ("low", "full", "high")
 ALL: tuple[Speed, ...] = ("low", "full", "high", "super")
 
 XEN: tuple[Hypervisor, ...] = ("xen",)
-ANY: tuple[Hypervisor, ...] = ("xen", "qemu", "kvm")
+NOT_XEN: tuple[Hypervisor, ...] = ("qemu", "kvm")
+ANY: tuple[Hypervisor, ...] = (*XEN, *NOT_XEN)
+
+# Architectures that have what others have not, in libvirt's words.
+X86 = ("x86_64", "i686")
+MIPS = ("mips", "mipsel", "mips64", "mips64el")
+PPC = ("ppc", "ppc64", "ppc64le")
+SPARC = ("sparc",)
 
 
 XEN_MACHINES: dict[Guest, str] = {"hvm": "xenfv", "pv": "xenpv", "pvh": "xenpvh"}
 
 
 class ControllerKind(NamedTuple):
-    """Who provides a controller, and which USB generation it is; version is None for type none."""
+    """Who provides a controller, and which USB generation it is; version is None for type none and for no USB."""
 
     type: Type
     version: int | None
+
+
+EMULATED = ControllerKind("emulated", None)
+PARAVIRTUAL = ControllerKind("pv", None)
 
 
 class Ports(NamedTuple):
@@ -54,58 +72,141 @@ class Ports(NamedTuple):
         return self.least == self.most
 
 
+class DomainKind(Protocol):
+    """What of a domain decides which models it may have."""
+
+    @property
+    def hypervisor(self) -> Hypervisor:
+        """Whose domain it is."""
+
+    @property
+    def guest(self) -> Guest:
+        """What hardware the guest sees."""
+
+    @property
+    def arch(self) -> str:
+        """Its architecture, in libvirt's words."""
+
+    @property
+    def machine(self) -> str:
+        """Its machine type."""
+
+
 class Model(msgspec.Struct, frozen=True, kw_only=True):
-    """One row.
+    """One row, as every family has it.
 
     family       what plugs into it
     kind         the (type, version) pair
     interface    what the guest binds its driver to
-    driver       QEMU's device; None where QEMU emulates nothing
-    ports        for PV models, those of layout libxl; a layout may have another default
-    speeds       of the devices that its own ports serve
-    startport    set for a companion: the first of its master's ports that it serves, from 0
-    companion    whether QEMU can make it one
-    hotplug      whether QEMU can add it to a running machine
+    driver       QEMU's device, as libvirt names it; None where QEMU emulates nothing, or nothing of that name
+    hotplug      whether a plan adds it to a running machine, as QEMU can
     hypervisors  where the model exists
-    x86          whether QEMU has it for PCs
+    arches       the architectures whose QEMU has it; none named: all
     canonical    whether the pair read backwards gives this row
     aliases      other names that documents use for it
+    others       other drivers that a document may name for it
+    refused      why no document can have it
     knobs        the groups of `translator.knobs` whose properties the driver has, besides those of its own name
     """
 
+    family: Family
     name: str
-    family: Family = "usb"
-    kind: ControllerKind
+    kind: ControllerKind = EMULATED
     interface: str
     driver: str | None = None
+    hotplug: bool = True
+    hypervisors: tuple[Hypervisor, ...] = ANY
+    arches: tuple[str, ...] = ()
+    canonical: bool = False
+    aliases: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+    refused: str | None = None
+    knobs: tuple[str, ...] = ()
+
+    @property
+    def own_driver(self) -> str | None:
+        """What the device calls itself."""
+        return DRIVER_ALIASES.get(self.driver, self.driver) if self.driver else None
+
+    @property
+    def drivers(self) -> tuple[str, ...]:
+        """All that QEMU has for it, by their own names."""
+        return ((self.own_driver,) if self.own_driver else ()) + self.others
+
+    @property
+    def ports(self) -> Ports:
+        """How many devices it takes; for PV models of USB, in layout libxl: a layout may have another default."""
+        raise NotImplementedError(f"a model of family {self.family} tells how many devices it takes")
+
+    def exists(self, domain: DomainKind) -> bool:
+        """Tell whether such a domain can have the model at all; which layouts can record it is theirs to say."""
+        return (
+            domain.hypervisor in self.hypervisors
+            and self.refused is None
+            and (not self.arches or domain.arch in self.arches)
+            and (self.kind.type != "emulated" or domain.guest == "hvm")
+        )
+
+    def features(self) -> dict[str, int | bool | tuple[str, ...] | dict[str, int] | None]:
+        """Return what models of its family have and others have not, for programs."""
+        return {}
+
+    def told(self) -> Iterator[tuple[str, str]]:
+        """Yield the same for readers: what it is called, and what it is."""
+        yield from ()
+
+
+class UsbModel(Model, frozen=True, kw_only=True):
+    """One row of USB's.
+
+    speeds       of the devices that its own ports serve
+    startport    set for a companion: the first of its master's ports that it serves, from 0
+    companion    whether QEMU can make it one
+    """
+
+    family: Family = "usb"
     ports: Ports
     speeds: tuple[Speed, ...]
     startport: int | None = None
     companion: bool = False
-    hotplug: bool = True
-    hypervisors: tuple[Hypervisor, ...] = ANY
-    x86: bool = True
-    canonical: bool = False
-    aliases: tuple[str, ...] = ()
-    knobs: tuple[str, ...] = ()
+
+    def features(self) -> dict[str, int | bool | tuple[str, ...] | dict[str, int] | None]:
+        """See `Model`."""
+        return {"speeds": self.speeds, "companion": self.companion, "startport": self.startport}
+
+    def told(self) -> Iterator[tuple[str, str]]:
+        """See `Model`."""
+        if self.startport is not None:
+            yield "ports", f"its master's, from port {self.startport + 1} on"
+        elif not self.ports.fixed:
+            yield "ports", f"{max(self.ports.least, 1)} to {self.ports.most}, {self.ports.default} when not said"
+        else:
+            yield "ports", str(self.ports.default)
+        if self.speeds:
+            yield "speeds", ", ".join(self.speeds)
+        if self.companion:
+            yield "companion", "of an EHCI controller" + ("" if self.startport is not None else ", or on its own")
 
 
-def _uhci(name: str, driver: str, *, canonical: bool = False, x86: bool = True) -> Model:
-    return Model(
+def _uhci(
+    name: str, driver: str, *, canonical: bool = False, hotplug: bool = True, arches: tuple[str, ...] = ()
+) -> UsbModel:
+    return UsbModel(
         name=name,
         kind=ControllerKind("emulated", 1),
         interface="uhci",
         driver=driver,
         ports=Ports(2, 2, 2),
         speeds=SLOW,
-        x86=x86,
+        hotplug=hotplug,
+        arches=arches,
         canonical=canonical,
         knobs=("pci", "uhci"),
     )
 
 
-def _ich9_companion(number: int, startport: int) -> Model:
-    return Model(
+def _ich9_companion(number: int, startport: int) -> UsbModel:
+    return UsbModel(
         name=f"ich9-uhci{number}",
         kind=ControllerKind("emulated", 1),
         interface="uhci",
@@ -119,8 +220,8 @@ def _ich9_companion(number: int, startport: int) -> Model:
     )
 
 
-def _xhci(name: str, driver: str, *, canonical: bool = False) -> Model:
-    return Model(
+def _xhci(name: str, driver: str, *, canonical: bool = False) -> UsbModel:
+    return UsbModel(
         name=name,
         kind=ControllerKind("emulated", 3),
         interface="xhci",
@@ -132,8 +233,8 @@ def _xhci(name: str, driver: str, *, canonical: bool = False) -> Model:
     )
 
 
-def _paravirtual(name: str, type: Type, version: int, speeds: tuple[Speed, ...], *aliases: str) -> Model:
-    return Model(
+def _paravirtual(name: str, type: Type, version: int, speeds: tuple[Speed, ...], *aliases: str) -> UsbModel:
+    return UsbModel(
         name=name,
         kind=ControllerKind(type, version),
         interface="pvusb",
@@ -148,8 +249,9 @@ def _paravirtual(name: str, type: Type, version: int, speeds: tuple[Speed, ...],
 _ROWS = (
     _uhci("piix3-uhci", "piix3-usb-uhci", canonical=True),
     _uhci("piix4-uhci", "piix4-usb-uhci"),
-    _uhci("vt82c686b-uhci", "vt82c686b-usb-uhci", x86=False),
-    Model(
+    # QEMU makes it part of the chipset alone (hw/usb/vt82c686-uhci-pci.c, `notuser`).
+    _uhci("vt82c686b-uhci", "vt82c686b-usb-uhci", hotplug=False, arches=(*MIPS, *PPC)),
+    UsbModel(
         name="pci-ohci",
         kind=ControllerKind("emulated", 1),
         interface="ohci",
@@ -160,7 +262,7 @@ _ROWS = (
         hotplug=False,
         knobs=("pci", "companion"),
     ),
-    Model(
+    UsbModel(
         name="ehci",
         kind=ControllerKind("emulated", 2),
         interface="ehci",
@@ -170,7 +272,7 @@ _ROWS = (
         canonical=True,
         knobs=("pci", "ehci"),
     ),
-    Model(
+    UsbModel(
         name="ich9-ehci1",
         kind=ControllerKind("emulated", 2),
         interface="ehci",
@@ -193,7 +295,7 @@ _ROWS = (
     _paravirtual("xenusb1", "pv", 1, SLOW, "pvusb-v1", "xenpvusb1"),
     _paravirtual("xenusb2", "pv", 2, UP_TO_HIGH, "pvusb-v2", "xenpvusb2"),
     _paravirtual("xenusb3", "pv", 3, ALL, "pvusb-v3", "xenpvusb3"),
-    Model(
+    UsbModel(
         name="none",
         kind=ControllerKind("none", None),
         interface="none",
@@ -203,13 +305,13 @@ _ROWS = (
     ),
 )
 
-MODELS: dict[str, Model] = {row.name: row for row in _ROWS}
-NAMES: dict[str, Model] = {name: row for row in _ROWS for name in (row.name, *row.aliases)}
-CANONICAL: dict[ControllerKind, Model] = {row.kind: row for row in _ROWS if row.canonical}
-DRIVERS: dict[str, Model] = {row.driver: row for row in _ROWS if row.driver}
+MODELS: dict[str, UsbModel] = {row.name: row for row in _ROWS}
+NAMES: dict[str, UsbModel] = {name: row for row in _ROWS for name in (row.name, *row.aliases)}
+CANONICAL: dict[ControllerKind, UsbModel] = {row.kind: row for row in _ROWS if row.canonical}
+DRIVERS: dict[str, UsbModel] = {row.driver: row for row in _ROWS if row.driver}
 
 
-def automatic(guest: Guest, usbback: bool) -> Model:
+def automatic(guest: Guest, usbback: bool) -> UsbModel:
     """Return what a Xen domain's controller is that names no model.
 
     Args:
@@ -223,7 +325,7 @@ def automatic(guest: Guest, usbback: bool) -> Model:
     return CANONICAL[ControllerKind("pv" if usbback else "qusb", 2)]
 
 
-def brought_along(kind: ElementKind, guest: Guest, usbback: bool) -> Model | None:
+def brought_along(kind: ElementKind, guest: Guest, usbback: bool) -> UsbModel | None:
     """Return the controller that a Xen domain gets for a device that finds no room; None where none serves it.
 
     For a device of the host that is libxl's default, USB 2.0. What QEMU emulates libvirt and xl ask for by QEMU's
@@ -274,27 +376,35 @@ def hot_plugs(row: Model, machine: str) -> bool:
 
 
 class DeviceKind(msgspec.Struct, frozen=True, kw_only=True):
-    """One kind of USB device.
+    """One kind of device, or those of a kind that one driver of QEMU's serves.
 
+    family   what it plugs into
     driver   QEMU's device
-    speeds   those that it can run at; empty for a host's device, whose speed only the host knows
-    prefix   of the ids that libvirt gives
-    keys     what a `-device` of this kind may say, in libvirt's order
-    ports    how many a hub offers
     others   other drivers of this kind
     knobs    the groups of `translator.knobs` that its drivers have, besides those of their own names
+    speeds   those that it can run at; empty for a host's device, whose speed only the host knows, and for no USB
+    prefix   of the ids that libvirt gives, where they are numbered
+    keys     what a `-device` of this kind may say, in libvirt's order
+    ports    how many a hub offers
     """
 
+    family: Family
     kind: ElementKind
-    family: Family = "usb"
     driver: str
-    speeds: tuple[Speed, ...]
-    prefix: str
+    others: tuple[str, ...] = ()
+    knobs: tuple[str, ...] = ()
+    speeds: tuple[Speed, ...] = ()
+    prefix: str = ""
     keys: tuple[str, ...] = ("id", "bus", "port")
     ports: int = 0
-    others: tuple[str, ...] = ()
-    knobs: tuple[str, ...] = ("usb",)
 
+    @property
+    def drivers(self) -> tuple[str, ...]:
+        """All of them."""
+        return (self.driver, *self.others)
+
+
+_usb = partial(DeviceKind, family="usb", knobs=("usb",))
 
 _HOST_KEYS = ("hostdevice", "hostbus", "hostaddr", "hostport", "vendorid", "productid")
 _DISK_KEYS = (
@@ -318,58 +428,56 @@ _CARD_KEYS = ("backend", "cert1", "cert2", "cert3", "db", "chardev", "id", "bus"
 DEVICE_KINDS: dict[ElementKind, DeviceKind] = {
     row.kind: row
     for row in (
-        DeviceKind(kind="hub", driver="usb-hub", speeds=("full",), prefix="hub", ports=8),
-        DeviceKind(
+        _usb(kind="hub", driver="usb-hub", speeds=("full",), prefix="hub", ports=8),
+        _usb(
             kind="hostdev",
             driver="usb-host",
-            speeds=(),
             prefix="hostdev",
             keys=(*_HOST_KEYS, "id", "bootindex", "guest-reset", "guest-resets-all", "bus", "port"),
         ),
-        DeviceKind(kind="tablet", driver="usb-tablet", speeds=("full", "high"), prefix="input"),
-        DeviceKind(kind="mouse", driver="usb-mouse", speeds=("full", "high"), prefix="input"),
-        DeviceKind(kind="keyboard", driver="usb-kbd", speeds=("full", "high"), prefix="input"),
-        DeviceKind(
+        _usb(kind="tablet", driver="usb-tablet", speeds=("full", "high"), prefix="input"),
+        _usb(kind="mouse", driver="usb-mouse", speeds=("full", "high"), prefix="input"),
+        _usb(kind="keyboard", driver="usb-kbd", speeds=("full", "high"), prefix="input"),
+        _usb(
             kind="redirdev",
             driver="usb-redir",
-            speeds=(),
             prefix="redir",
             keys=("chardev", "id", "filter", "bootindex", "bus", "port"),
         ),
-        DeviceKind(
+        _usb(
             kind="disk",
             driver="usb-storage",
             speeds=("full", "high", "super"),
             prefix="usb-disk",
+            knobs=("usb", "medium", "block", "errors"),
             keys=_DISK_KEYS,
         ),
-        DeviceKind(
+        _usb(
             kind="serial",
             driver="usb-serial",
             speeds=("full",),
             prefix="serial",
             keys=("chardev", "id", "bus", "port"),
         ),
-        DeviceKind(
+        _usb(
             kind="sound",
             driver="usb-audio",
             speeds=("full",),
             prefix="sound",
             keys=("id", "audiodev", "bus", "port"),
         ),
-        DeviceKind(
+        _usb(
             kind="net",
             driver="usb-net",
             speeds=("full",),
             prefix="net",
             keys=("id", "mac", "bootindex", "bus", "port"),
         ),
-        DeviceKind(kind="ccid", driver="usb-ccid", speeds=("full",), prefix="ccid"),
+        _usb(kind="ccid", driver="usb-ccid", speeds=("full",), prefix="ccid"),
         DeviceKind(
             kind="smartcard",
             family="ccid",
             driver="ccid-card-emulated",
-            speeds=(),
             prefix="smartcard",
             keys=_CARD_KEYS,
             others=("ccid-card-passthru",),
@@ -377,6 +485,4 @@ DEVICE_KINDS: dict[ElementKind, DeviceKind] = {
         ),
     )
 }
-DEVICE_DRIVERS: dict[str, DeviceKind] = {
-    driver: row for row in DEVICE_KINDS.values() for driver in (row.driver, *row.others)
-}
+DEVICE_DRIVERS: dict[str, DeviceKind] = {driver: row for row in DEVICE_KINDS.values() for driver in row.drivers}

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from translator import registry
 from translator.drivers import Driver, Property
 from translator.errors import Diagnostic, HostError
 from translator.hosts.qmp import CommandRefused
-from translator.models import DEVICE_DRIVERS, DRIVER_ALIASES, DRIVERS, hot_plugs
+from translator.models import hot_plugs
 from translator.plan import QmpCommand
 from translator.topology import PRIMARY, Value
 
@@ -71,7 +72,7 @@ async def survey(monitor: Qmp, known: KnownDrivers) -> Survey:
     Raises:
         HostError: the monitor is lost.
     """
-    machine, found = await asyncio.gather(monitor.machine(), ask(monitor, [*DRIVERS, *DEVICE_DRIVERS], known))
+    machine, found = await asyncio.gather(monitor.machine(), ask(monitor, registry.drivers(), known))
     return Survey(monitor.version, machine.type, found)
 
 
@@ -148,7 +149,7 @@ def _problem(
             return "T461", f"has no property {key!r} for driver {name!r}, and {subject} sets it to {value!r}", key
         if (fault := _fault(key, driver[key], value)) is not None:
             return "T462", f"will not take {value!r} for property {key!r} of {subject}: {fault}", key
-    row = DRIVERS.get(name)
+    row = registry.by_driver().get(registry.own_name(name))
     on_root = arguments.get("bus") in _ROOTS
     if step.stage == "attach" and row is not None and on_root and not hot_plugs(row, machine):
         return "T463", f"cannot hot-plug {subject}, a {row.name}, on its machine {machine!r}", None
@@ -173,7 +174,7 @@ async def _instead(driver: str, wanted: str | None, monitor: Qmp, machine: str |
     """Return the help: a model that would do, of those that this QEMU has."""
     from translator.knobs import knobs_of
 
-    row, since = DRIVERS.get(driver), None
+    row, since = registry.by_driver().get(registry.own_name(driver)), None
     if wanted is not None:
         knob = knobs_of(driver).get(wanted)
         since = knob.since if knob is not None else None
@@ -181,13 +182,14 @@ async def _instead(driver: str, wanted: str | None, monitor: Qmp, machine: str |
     if row is None:
         return age + ("leave it out" if wanted else "this QEMU is built or packaged without it: install that part")
     there = await _types(monitor)
+    family = (one for one in registry.models() if one.family == row.family)
     fitting = [
         one
-        for one in sorted(DRIVERS.values(), key=lambda one: _distance(row, one))
+        for one in sorted(family, key=lambda one: _distance(row, one))
         if one is not row
-        and one.driver in there
-        and one.companion == row.companion
-        and (wanted is None or wanted in knobs_of(one.driver or ""))
+        and one.own_driver in there
+        and one.features().get("companion") == row.features().get("companion")
+        and (wanted is None or wanted in knobs_of(one.own_driver or ""))
         and (machine is None or hot_plugs(one, machine))
     ]
     if fitting:
@@ -219,14 +221,18 @@ class _Listed(msgspec.Struct, rename={"default": "default-value"}):
 
 async def _ask(monitor: Qmp, driver: str) -> Driver | None:
     try:
-        answer = await monitor.execute("device-list-properties", {"typename": DRIVER_ALIASES.get(driver, driver)})
+        answer = await monitor.execute("device-list-properties", {"typename": registry.own_name(driver)})
     except CommandRefused as error:
         if error.error_class == "CommandNotFound":
             raise
         return None
     listed = msgspec.convert(answer, list[_Listed])
-    # parts and links of the object are no properties that one could set
-    return {one.name: Property(one.type, one.default) for one in listed if "<" not in one.type}
+    # parts of the object are no properties that one could set, and most links are QEMU's own; an I/O thread is chosen
+    return {
+        one.name: Property(one.type, one.default)
+        for one in listed
+        if "<" not in one.type or one.type == "link<iothread>"
+    }
 
 
 def differences(driver: str, found: Driver | None) -> Iterator[Difference]:

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from translator.manual import columns, drivers_of
+from translator.manual import columns
 from translator.models import hot_plugs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from translator.manual import Selection
+    from translator.models import Model
     from translator.probe import Difference, Survey
 
 FORMAT = "translator-probe/1"
@@ -21,14 +22,18 @@ FORMAT = "translator-probe/1"
 def text(survey: Survey, selection: Selection) -> str:
     """Return which of the rows the QEMU has, what it can hot-plug, and in what it differs from the registry."""
     parts = [f"QEMU {survey.version}, machine {survey.machine}\n"]
-    models = [("MODEL", "QEMU DRIVER", "THERE", "HOT-PLUG")]
-    for row in selection.models:
-        if row.driver is not None:
-            there = survey.drivers[row.driver] is not None
-            models.append((row.name, row.driver, _yes(there), _yes(there and hot_plugs(row, survey.machine))))
-    devices = [("DEVICE", "QEMU DRIVER", "THERE")]
-    for kind in selection.devices:
-        devices += [(kind.kind, driver, _yes(survey.drivers[driver] is not None)) for driver in drivers_of(kind)]
+    models = [("FAMILY", "MODEL", "QEMU DRIVER", "THERE", "HOT-PLUG")]
+    models += [
+        (row.family, row.name, driver, _yes(_has(survey, driver)), _yes(_plugs(survey, row, driver)))
+        for row in selection.models
+        for driver in row.drivers
+    ]
+    devices = [("FAMILY", "DEVICE", "QEMU DRIVER", "THERE")]
+    devices += [
+        (kind.family, kind.kind, driver, _yes(_has(survey, driver)))
+        for kind in selection.devices
+        for driver in kind.drivers
+    ]
     parts += [columns(lines) for lines in (models, devices) if len(lines) > 1]
     found = [f"  {difference}\n" for difference in _differences(survey, selection)]
     parts.append("In what it is not as the registry says:\n" + ("".join(found) or "  nothing\n"))
@@ -43,18 +48,19 @@ def to_json(survey: Survey, selection: Selection) -> str:
         "machine": survey.machine,
         "models": [
             {
+                "family": row.family,
                 "name": row.name,
-                "driver": row.driver,
-                "present": survey.drivers[row.driver] is not None,
-                "hotplug": survey.drivers[row.driver] is not None and hot_plugs(row, survey.machine),
+                "driver": driver,
+                "present": _has(survey, driver),
+                "hotplug": _plugs(survey, row, driver),
             }
             for row in selection.models
-            if row.driver is not None
+            for driver in row.drivers
         ],
         "devices": [
-            {"kind": kind.kind, "driver": driver, "present": survey.drivers[driver] is not None}
+            {"family": kind.family, "kind": kind.kind, "driver": driver, "present": _has(survey, driver)}
             for kind in selection.devices
-            for driver in drivers_of(kind)
+            for driver in kind.drivers
         ],
         "differences": [_difference_json(one) for one in _differences(survey, selection)],
     }
@@ -64,10 +70,16 @@ def to_json(survey: Survey, selection: Selection) -> str:
 FORMATS: Mapping[str, Callable[[Survey, Selection], str]] = {"text": text, "json": to_json}
 
 
+def _has(survey: Survey, driver: str) -> bool:
+    return survey.drivers.get(driver) is not None
+
+
+def _plugs(survey: Survey, row: Model, driver: str) -> bool:
+    return _has(survey, driver) and hot_plugs(row, survey.machine)
+
+
 def _differences(survey: Survey, selection: Selection) -> list[Difference]:
-    asked = {row.driver for row in selection.models} | {
-        driver for kind in selection.devices for driver in drivers_of(kind)
-    }
+    asked = {driver for row in selection.rows for driver in row.drivers}
     return [one for one in survey.differences() if one.driver in asked]
 
 

@@ -49,7 +49,8 @@ def parse_device_word(word: str) -> DeviceWord:
         return DeviceWord(PLAIN[word])
     head, colon, rest = word.partition(":")
     if head != "hostdev":
-        _refuse(word, f"{_shown(head)} is no kind of device", f"possible: {', '.join(PLAIN)}, {_FORMS}")
+        possible = ", ".join((*PLAIN, "controller:MODEL", _FORMS))
+        _refuse(word, f"{_shown(head)} is no kind of device", f"possible: {possible}")
     if not colon or not rest:
         _refuse(word, "it does not say which device of the host is meant", f"possible: {_FORMS}")
     return DeviceWord("hostdev", parse_selector(rest))

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, get_args
 
 import click
 
+from translator import registry
 from translator.cli import options
 from translator.cli.inputs import usage, write
-from translator.models import DEVICE_DRIVERS, DEVICE_KINDS, DRIVERS, MODELS, NAMES
 from translator.topology import Type
 
 if TYPE_CHECKING:
@@ -18,22 +18,20 @@ if TYPE_CHECKING:
     from translator.manual import Selection
     from translator.models import DeviceKind, Model
 
-FAMILIES = tuple(
-    dict.fromkeys((*(row.family for row in MODELS.values()), *(row.family for row in DEVICE_KINDS.values())))
-)
-VERSIONS = tuple(sorted({row.kind.version for row in MODELS.values() if row.kind.version is not None}))
+FAMILIES = tuple(dict.fromkeys(row.family for row in registry.rows()))
+VERSIONS = tuple(sorted({row.kind.version for row in registry.models() if row.kind.version is not None}))
+NAMES = tuple(dict.fromkeys(name for row in registry.rows() for name in registry.names(row)))
 
 
 @click.command(
     "models",
     epilog=options.examples(
-        "translator models --family usb --version 3",
+        "translator models --family scsi",
+        "translator models --type emulated --version 2",
         "translator models qemu-xhci --format json",
     ),
 )
-@click.argument(
-    "names", nargs=-1, metavar="[NAME]…", shell_complete=options.complete_word([*NAMES, *map(str, DEVICE_KINDS)])
-)
+@click.argument("names", nargs=-1, metavar="[NAME]…", shell_complete=options.complete_word(NAMES))
 @click.option("--family", type=click.Choice(FAMILIES), help="Only what plugs into this kind of controller.")
 @click.option("--type", "type", type=click.Choice(get_args(Type)), help="Only models provided so.")
 @click.option("--version", type=click.Choice([str(number) for number in VERSIONS]), help="Only of this generation.")
@@ -102,18 +100,20 @@ def _probed(probing: Probing, selection: Selection, format: str) -> str:
 
 
 def _named(names: tuple[str, ...]) -> Selection:
+    """Return the rows that have one of the names, in the order of the names; all for none."""
     from difflib import get_close_matches
 
-    from translator.manual import Selection
+    from translator.manual import Selection, everything
 
     if not names:
-        return Selection()
-    models: dict[str, Model] = {**NAMES, **DRIVERS}
-    kinds: dict[str, DeviceKind] = {str(kind): row for kind, row in DEVICE_KINDS.items()} | DEVICE_DRIVERS
+        return everything()
     for name in names:
-        if name not in models and name not in kinds:
-            near = get_close_matches(name, (*models, *kinds), n=1)
+        if name not in NAMES:
+            near = get_close_matches(name, NAMES, n=1)
             usage(f"unknown model {name!r}; " + (f"did you mean {near[0]!r}?" if near else "see: translator models"))
-    chosen = dict.fromkeys(models[name].name for name in names if name in models)
-    devices = dict.fromkeys(kinds[name].kind for name in names if name in kinds)
-    return Selection(tuple(MODELS[name] for name in chosen), tuple(DEVICE_KINDS[kind] for kind in devices))
+    models: list[Model] = []
+    devices: list[DeviceKind] = []
+    for name in names:
+        models += [row for row in registry.models() if name in registry.names(row) and row not in models]
+        devices += [row for row in registry.kinds() if name in registry.names(row) and row not in devices]
+    return Selection(tuple(models), tuple(devices))

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from translator.growing import Growing, Grown
     from translator.hosts.qmp import QomDevice
     from translator.layouts import Layout
+    from translator.models import DeviceKind, DomainKind, Model
     from translator.parse_devices import Devices
     from translator.pci import AddedBus, Board
     from translator.peripherals import Peripherals
@@ -114,15 +115,31 @@ class Family(Protocol):
     """One family.
 
     name   libvirt's word: `controller/@type`, `Controller.family`
+    title  what readers call it
     order  by which QEMU is told of families' controllers, and of their devices; libvirt's
     types  of `<controller>` that it reads: its own, and those that are devices of its own
     tags   of the elements among which its devices are
+    kinds  QEMU's devices on its controllers: the registry's rows
+    depth  how many ports the path to a device has at most, where hubs make it longer than one
     """
 
     name: str
+    title: str
     order: int
     types: tuple[str, ...]
     tags: tuple[str, ...]
+    kinds: tuple[DeviceKind, ...]
+    depth: int | None
+
+    @property
+    def models(self) -> Mapping[str, Model]:
+        """The registry's rows of its controllers, by name."""
+
+    def modelless(self, domain: DomainKind) -> str | None:
+        """Return the model of a controller that names none; None where such a domain has no controllers of it."""
+
+    def unasked(self, domain: DomainKind) -> str | None:
+        """Return the model of the controller that such a domain has without asking for one; None: it has none."""
 
     def controller(self, reader: Reader, place: Place) -> ControllerElement | None:
         """Return what a `<controller>` of one of `types` says; None when it is a device of this family."""

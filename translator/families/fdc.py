@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from translator.families import Placed
-from translator.units import UnitFamily, UnitModel, UnitPart, by_letters, undotted
+from translator.models import NOT_XEN, X86, DeviceKind
+from translator.units import UnitFamily, UnitModel, UnitPart, by_letters, drives, undotted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,10 +24,23 @@ class Fdc(UnitFamily):
     """See `translator.units.UnitFamily`."""
 
     name = "fdc"
+    title = "Floppy disks"
     order = 45
-    device_drivers = MappingProxyType({"floppy": "disk"})
     seat_properties = ("unit",)
-    rows = (UnitModel(name="fdc", interface="fdc", driver="isa-fdc", plug=None, limits=(0, 0, 1), hotplug=False),)
+    rows = (
+        UnitModel(
+            family="fdc",
+            name="fdc",
+            interface="fdc",
+            driver="isa-fdc",
+            plug=None,
+            limits=drives(0, 0, 1),
+            hotplug=False,
+            hypervisors=NOT_XEN,
+            arches=X86,
+        ),
+    )
+    kinds = (DeviceKind(family="fdc", kind="disk", driver="floppy", knobs=("medium", "block")),)
 
     def unit_of(self, number: int) -> UnitAddress:
         """See `translator.units.UnitFamily`."""

@@ -2,32 +2,57 @@
 
 from __future__ import annotations
 
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from translator.models import machine_row
-from translator.units import UnitFamily, UnitModel, by_letters, undotted
+from translator.models import NOT_XEN, X86, DeviceKind, machine_row
+from translator.units import UnitFamily, UnitModel, by_letters, drives, undotted
 
 if TYPE_CHECKING:
     from translator.domain import DeviceElement, UnitAddress
     from translator.families import Context
     from translator.hosts.qmp import QomDevice
+    from translator.models import DomainKind
     from translator.topology import Controller, Device, Value
 
 # libvirt knows the models of virtual machines of VMware's and Hyper-V's; QEMU has one, and no word for it.
 _NAMES = ("piix3", "piix4", "ich6")
 
 
+def ata_drives(family: str) -> tuple[DeviceKind, ...]:
+    """Return QEMU's drives that speak ATA, as rows of a family."""
+    knobs = ("ata", "medium", "block", "errors")
+    return (
+        DeviceKind(family=family, kind="disk", driver="ide-hd", knobs=(*knobs, "geometry")),
+        DeviceKind(family=family, kind="disk", driver="ide-cd", knobs=knobs),
+    )
+
+
 class Ide(UnitFamily):
     """See `translator.units.UnitFamily`."""
 
     name = "ide"
-    device_drivers = MappingProxyType({"ide-hd": "disk", "ide-cd": "disk"})
+    title = "IDE"
     seat_properties = ("unit",)
     order = 30
     rows = (
-        UnitModel(name="ide", interface="ide", driver="piix3-ide", limits=(1, 0, 1), aliases=_NAMES, hotplug=False),
+        UnitModel(
+            family="ide",
+            name="ide",
+            interface="ide",
+            driver="piix3-ide",
+            limits=drives(1, 0, 1),
+            hotplug=False,
+            hypervisors=NOT_XEN,
+            arches=X86,
+            aliases=_NAMES,
+            knobs=("pci",),
+        ),
     )
+    kinds = ata_drives("ide")
+
+    def unasked(self, domain: DomainKind) -> str | None:
+        """See `translator.families.Family`."""
+        return "ide" if domain.hypervisor != "xen" and machine_row(domain.machine).board == "pc" else None
 
     def unit_of(self, number: int) -> UnitAddress:
         """See `translator.units.UnitFamily`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from translator.models import NOT_XEN
 from translator.units import UnitFamily, UnitModel
 
 if TYPE_CHECKING:
@@ -14,9 +15,14 @@ class Isa(UnitFamily):
     """See `translator.units.UnitFamily`."""
 
     name = "isa"
+    title = "ISA"
     order = 70
     tags = ()
-    rows = (UnitModel(name="isa", interface="isa", plug=None, limits=(), hotplug=False),)
+    rows = (
+        UnitModel(
+            family="isa", name="isa", interface="isa", plug=None, limits={}, hotplug=False, hypervisors=NOT_XEN
+        ),
+    )
 
     def built_in(self, context: Context, index: int) -> bool:
         """See `translator.units.UnitFamily`."""

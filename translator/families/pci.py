@@ -6,6 +6,7 @@ numbers that nobody gives, qemuDomainAssignPCIAddresses (qemu/qemu_domain_addres
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -13,52 +14,103 @@ import msgspec
 from translator.domain import PciDemand
 from translator.families import PciPlaces, Placed
 from translator.inventory import CONTROLLER_TURN
-from translator.pci import BUS_MODELS
-from translator.topology import PRIMARY, Controller
+from translator.models import NOT_XEN, X86, Ports, machine_row
+from translator.pci import BOARDS, BUS_MODELS
+from translator.topology import PRIMARY, Controller, Family, Hypervisor
 from translator.units import UnitFamily, UnitModel, UnitPart, UnitSlot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from translator.domain import ControllerElement, PciPlug
+    from translator.domain import ControllerElement
     from translator.families import Context, Part
     from translator.hosts.qmp import QomDevice
+    from translator.models import DomainKind
     from translator.reader import Place, Reader
     from translator.topology import Value
 
 _HIGHEST_BUS = 255
 # The first of an expander's numbers; each further one leaves room for a bus behind the one before.
 _FIRST_BUS_NUMBER = 256
-# Drivers that a document may name for a model.
-_OTHER_DRIVERS = {"ioh3420": "pcie-root-port"}
 _PHB_INDEXES = range(1, 31)
 
 
-def _model(name: str, driver: str | None, *aliases: str) -> UnitModel:
-    plug: PciPlug | None = None if name in ("pci-root", "pcie-root") else name  # type: ignore[assignment]  # one of PciPlug's
-    return UnitModel(
-        name=name, interface="pci", driver=driver, plug=plug, limits=(31, 7), hotplug=False, aliases=aliases
-    )
+class BusModel(UnitModel, frozen=True, kw_only=True):
+    """One row: what opens a bus, and so has slots and no units."""
+
+    family: Family = "pci"
+    interface: str = "pci"
+    hotplug: bool = False  # what plugs into its bus is there from the start
+    hypervisors: tuple[Hypervisor, ...] = NOT_XEN
+    limits: dict[str, int] = msgspec.field(default_factory=dict)
+
+    @property
+    def ports(self) -> Ports:
+        """See `translator.models.Model`."""
+        return Ports(_slots(self.name), _slots(self.name), _slots(self.name))
+
+    def features(self) -> dict[str, int | bool | tuple[str, ...] | dict[str, int] | None]:
+        """See `translator.models.Model`."""
+        return {"slots": {"first": BUS_MODELS[self.name].first, "last": BUS_MODELS[self.name].last}}
+
+    def told(self) -> Iterator[tuple[str, str]]:
+        """See `translator.models.Model`."""
+        first, last = BUS_MODELS[self.name].first, BUS_MODELS[self.name].last
+        yield "slots", f"{first} to {last}" if first != last else str(last)
 
 
 class Pci(UnitFamily):
     """See `translator.units.UnitFamily`."""
 
     name = "pci"
+    title = "PCI"
     order = 0
     tags = ()
     rows = (
-        _model("pci-root", "spapr-pci-host-bridge"),
-        _model("pcie-root", None),
-        _model("pci-bridge", "pci-bridge"),
-        _model("dmi-to-pci-bridge", "i82801b11-bridge"),
-        _model("pcie-to-pci-bridge", "pcie-pci-bridge"),
-        _model("pcie-root-port", "pcie-root-port"),
-        _model("pcie-switch-upstream-port", "x3130-upstream"),
-        _model("pcie-switch-downstream-port", "xio3130-downstream"),
-        _model("pci-expander-bus", "pxb"),
-        _model("pcie-expander-bus", "pxb-pcie"),
+        BusModel(name="pci-root", driver="spapr-pci-host-bridge", plug=None),
+        BusModel(name="pcie-root", plug=None),
+        BusModel(name="pci-bridge", driver="pci-bridge", plug="pci-bridge", knobs=("pci",)),
+        BusModel(name="dmi-to-pci-bridge", driver="i82801b11-bridge", plug="dmi-to-pci-bridge", knobs=("pci",)),
+        BusModel(name="pcie-to-pci-bridge", driver="pcie-pci-bridge", plug="pcie-to-pci-bridge", knobs=("pci",)),
+        BusModel(
+            name="pcie-root-port",
+            driver="pcie-root-port",
+            others=("ioh3420",),
+            plug="pcie-root-port",
+            knobs=("pci", "pcie-port", "pcie-slot"),
+        ),
+        BusModel(
+            name="pcie-switch-upstream-port",
+            driver="x3130-upstream",
+            plug="pcie-switch-upstream-port",
+            knobs=("pci", "pcie-port"),
+        ),
+        BusModel(
+            name="pcie-switch-downstream-port",
+            driver="xio3130-downstream",
+            plug="pcie-switch-downstream-port",
+            knobs=("pci", "pcie-port", "pcie-slot"),
+        ),
+        BusModel(
+            name="pci-expander-bus", driver="pxb", plug="pci-expander-bus", arches=X86, knobs=("pci", "expander")
+        ),
+        BusModel(
+            name="pcie-expander-bus",
+            driver="pxb-pcie",
+            plug="pcie-expander-bus",
+            arches=(*X86, "aarch64"),
+            knobs=("pci", "expander"),
+        ),
     )
+
+    def unasked(self, domain: DomainKind) -> str | None:
+        """See `translator.families.Family`."""
+        board = BOARDS.get(machine_row(domain.machine).board or "")
+        return board.root if board is not None and domain.hypervisor != "xen" else None
+
+    def modelless(self, domain: DomainKind) -> str:
+        """See `translator.families.Family`; only the root may be without a model."""
+        return self.unasked(domain) or super().modelless(domain)
 
     def properties(self, reader: Reader, place: Place) -> dict[str, Value]:
         """See `translator.units.UnitFamily`: what `<target>` says, in QEMU's words, and which driver is named."""
@@ -95,13 +147,18 @@ class Pci(UnitFamily):
         """See `translator.units.UnitFamily`."""
         return r"pci\.(0|[1-9][0-9]{0,5})"
 
+    @cached_property
+    def renamed(self) -> Mapping[str, str]:
+        """A model's usual driver, by those others that a document may name for it."""
+        return {other: row.driver for row in self.rows for other in row.others if row.driver}
+
     def asked(self) -> Mapping[str, tuple[str, ...]]:
         """See `translator.families.Family`."""
-        return {**super().asked(), **dict.fromkeys(_OTHER_DRIVERS, ("addr",))}
+        return {**super().asked(), **dict.fromkeys(self.renamed, ("addr",))}
 
     def seen(self, found: Sequence[QomDevice], known: Mapping[tuple[str, str | None], int], machine: str) -> Placed:
         """See `translator.families.Family`; a model may have drivers of other names."""
-        renamed = [msgspec.structs.replace(one, driver=_OTHER_DRIVERS.get(one.driver, one.driver)) for one in found]
+        renamed = [msgspec.structs.replace(one, driver=self.renamed.get(one.driver, one.driver)) for one in found]
         own = {one.id: one.driver for one in found}
         seen = super().seen(renamed, known, machine)
         return Placed(tuple(msgspec.structs.replace(one, driver=own[one.id]) for one in seen.controllers))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from translator.families.ide import ide_driver
-from translator.models import machine_row
-from translator.units import UnitFamily, UnitModel, by_letters, undotted
+from translator.families.ide import ata_drives, ide_driver
+from translator.models import NOT_XEN, machine_row
+from translator.units import UnitFamily, UnitModel, by_letters, drives, undotted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from translator.domain import DeviceElement, UnitAddress
     from translator.families import Context
     from translator.hosts.qmp import QomDevice
+    from translator.models import DomainKind
     from translator.topology import Controller, Device, Value
 
 
@@ -22,10 +22,25 @@ class Sata(UnitFamily):
     """See `translator.units.UnitFamily`."""
 
     name = "sata"
-    device_drivers = MappingProxyType({"ide-hd": "disk", "ide-cd": "disk"})
+    title = "SATA"
     seat_properties = ("unit",)
     order = 40
-    rows = (UnitModel(name="ahci", interface="ahci", driver="ahci", limits=(0, 0, 5)),)
+    rows = (
+        UnitModel(
+            family="sata",
+            name="ahci",
+            interface="ahci",
+            driver="ahci",
+            limits=drives(0, 0, 5),
+            hypervisors=NOT_XEN,
+            knobs=("pci",),
+        ),
+    )
+    kinds = ata_drives("sata")
+
+    def unasked(self, domain: DomainKind) -> str | None:
+        """See `translator.families.Family`."""
+        return "ahci" if domain.hypervisor != "xen" and machine_row(domain.machine).board == "q35" else None
 
     def unit_of(self, number: int) -> UnitAddress:
         """See `translator.units.UnitFamily`."""

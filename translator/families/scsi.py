@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from types import MappingProxyType
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -17,9 +17,10 @@ import msgspec
 from translator import virtio
 from translator.domain import UnitAddress
 from translator.families import Placed, Recorded
+from translator.models import NOT_XEN, PARAVIRTUAL, PPC, SPARC, XEN, DeviceKind
 from translator.steps import backend_of, implied, named
 from translator.topology import Device, ScsiHost
-from translator.units import UnitFamily, UnitModel, UnitPart, UnitSteps, by_letters, dotted, undotted
+from translator.units import UnitFamily, UnitModel, UnitPart, UnitSteps, by_letters, dotted, drives, undotted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from translator.domain import ControllerElement, DeviceElement
     from translator.families import Context, FamilySteps, Part
     from translator.hosts.qmp import QomDevice
+    from translator.models import DomainKind
     from translator.parse_devices import Devices
     from translator.plan import Step
     from translator.reader import Place, Reader
@@ -36,14 +38,16 @@ if TYPE_CHECKING:
 
 _PV = "xenscsi"
 # A narrow bus has eight units, and one of them is the controller itself.
-_NARROW = (0, 0, 7)
-_WIDE = (0, 255, 16383)
+_NARROW = drives(0, 0, 7)
+_WIDE = drives(0, 255, 16383)
 # How a host's device may be named; names become paths, so only these.
 _ADAPTER = re.compile(r"scsi_host(0|[1-9][0-9]{0,5})", re.ASCII)
 _WWN = re.compile(r"(?:naa|eui|t10)\.[0-9A-Za-z]{1,64}", re.ASCII)
 _DEVICE = re.compile(r"/dev/(?:disk/by-[a-z]+/)?[A-Za-z0-9][A-Za-z0-9:._-]{0,127}", re.ASCII)
 # Where IBM's are on their bus. Source: qemuDomainAssignSpaprVIOAddresses (qemu/qemu_domain_address.c).
 _REGISTER, _REGISTER_STEP = 0x2000, 0x1000
+_adapter = partial(UnitModel, family="scsi", hypervisors=NOT_XEN, knobs=("pci",))
+_DISK = ("scsi-disk", "medium", "block", "errors")
 _DRIVERS = {"disk": "scsi-hd", "lun": "scsi-block", "cdrom": "scsi-cd"}
 
 
@@ -51,39 +55,62 @@ class Scsi(UnitFamily):
     """See `translator.units.UnitFamily`."""
 
     name = "scsi"
+    title = "SCSI"
     order = 20
     tags = ("disk", "hostdev")
     hotplug = True
-    device_drivers = MappingProxyType(
-        {"scsi-hd": "disk", "scsi-cd": "disk", "scsi-block": "disk", "scsi-generic": "hostdev"}
-    )
     seat_properties = ("channel", "scsi-id", "lun")
     rows = (
-        UnitModel(name="lsilogic", interface="lsi53c895a", driver="lsi", limits=_NARROW),
-        UnitModel(
+        _adapter(name="lsilogic", interface="lsi53c895a", driver="lsi", limits=_NARROW),
+        _adapter(
             name="buslogic",
             interface="buslogic",
-            limits=(0, 15, 7),
+            limits=drives(0, 15, 7),
             refused="it is VMware's, and QEMU has nothing like it; name 'lsilogic' or 'virtio-scsi'",
         ),
         *(
-            UnitModel(
+            _adapter(
                 name=f"virtio{suffix}" if suffix else "virtio-scsi",
                 interface="virtio-scsi",
                 driver=f"virtio-scsi-pci{suffix}",
                 plug=plug,
                 limits=_WIDE,
+                knobs=("pci", "virtio", "virtio-scsi"),
             )
             for suffix, plug in virtio.TRANSPORTS.values()
         ),
-        UnitModel(name="lsisas1068", interface="mptsas1068", driver="mptsas1068", limits=(0, 7, 0)),
-        UnitModel(name="lsisas1078", interface="megasas", driver="megasas", limits=(0, 255, 255)),
-        UnitModel(name="vmpvscsi", interface="pvscsi", driver="pvscsi", limits=(0, 63, 0)),
-        UnitModel(name="am53c974", interface="esp", driver="am53c974", limits=_NARROW),
-        UnitModel(name="dc390", interface="esp", driver="dc-390", limits=_NARROW),
-        UnitModel(name=_PV, interface="pvscsi", plug=None, limits=(255, 255, 16383), type="pv", aliases=("vscsi",)),
-        UnitModel(name="ncr53c90", interface="esp", plug=None, limits=_NARROW, hotplug=False),
-        UnitModel(name="ibmvscsi", interface="ibmvscsi", driver="spapr-vscsi", plug=None, limits=(7, 63, 31)),
+        _adapter(name="lsisas1068", interface="mptsas1068", driver="mptsas1068", limits=drives(0, 7, 0)),
+        _adapter(name="lsisas1078", interface="megasas", driver="megasas", limits=drives(0, 255, 255)),
+        _adapter(name="vmpvscsi", interface="vmpvscsi", driver="pvscsi", limits=drives(0, 63, 0)),
+        _adapter(name="am53c974", interface="esp", driver="am53c974", limits=_NARROW),
+        _adapter(name="dc390", interface="esp", driver="dc390", limits=_NARROW),
+        UnitModel(
+            family="scsi",
+            name=_PV,
+            kind=PARAVIRTUAL,
+            interface="pvscsi",
+            plug=None,
+            limits=drives(255, 255, 16383),
+            hypervisors=XEN,
+            aliases=("vscsi",),
+        ),
+        _adapter(name="ncr53c90", interface="esp", plug=None, limits=_NARROW, hotplug=False, arches=SPARC, knobs=()),
+        _adapter(
+            name="ibmvscsi",
+            interface="ibmvscsi",
+            driver="spapr-vscsi",
+            plug=None,
+            limits=drives(7, 63, 31),
+            hotplug=False,
+            arches=PPC,
+            knobs=(),
+        ),
+    )
+    kinds = (
+        DeviceKind(family="scsi", kind="disk", driver="scsi-hd", knobs=("scsi", *_DISK, "geometry")),
+        DeviceKind(family="scsi", kind="disk", driver="scsi-cd", knobs=("scsi", *_DISK)),
+        DeviceKind(family="scsi", kind="disk", driver="scsi-block", knobs=("scsi", "medium", "errors")),
+        DeviceKind(family="scsi", kind="hostdev", driver="scsi-generic", knobs=("scsi", "medium")),
     )
 
     def serves(self, reader: Reader) -> bool:
@@ -127,10 +154,9 @@ class Scsi(UnitFamily):
                 lacking.add(f"controller:scsi:{controller.index}:backend")
         return Recorded(Placed(tuple(controllers), tuple(devices)), frozenset(lacking))
 
-    def modelless(self, context: Context) -> str:
-        """See `translator.units.UnitFamily`."""
-        domain = context.domain
-        if context.xen:
+    def modelless(self, domain: DomainKind) -> str:
+        """See `translator.families.Family`."""
+        if domain.hypervisor == "xen":
             return _PV
         if domain.machine.startswith("pseries"):
             return "ibmvscsi"
@@ -210,7 +236,7 @@ class _Part(UnitPart):
     def model(self, element: ControllerElement) -> UnitModel | None:
         """Return the model, if the hypervisor has it."""
         row = super().model(element)
-        if row is not None and row.type == "pv" and not self.context.xen:
+        if row is not None and row.kind.type == "pv" and not self.context.xen:
             self.findings.fault(
                 "T309",
                 element,
@@ -223,7 +249,7 @@ class _Part(UnitPart):
 
     def made(self, element: DeviceElement, seat: UnitAddress, slot: UnitSlot) -> Device:
         """Return the device; a paravirtual one is none of QEMU's."""
-        if slot.model.type != "pv":
+        if slot.model.kind.type != "pv":
             return super().made(element, seat, slot)
         from translator.layouts import vscsi  # only a Xen domain has any
 
@@ -259,7 +285,7 @@ class _Part(UnitPart):
                 free = (
                     UnitAddress(index, (0, 0, unit))
                     for index in indexes
-                    for unit in range(_NARROW[-1])
+                    for unit in range(_NARROW["unit"])
                     if (index, (0, 0, unit)) not in taken
                 )
                 if (seat := next(free, None)) is None:
@@ -271,7 +297,7 @@ class _Part(UnitPart):
     def controller(self, slot: UnitSlot) -> Controller:
         """Return the controller, one of IBM's with its register."""
         made = super().controller(slot)
-        if slot.model.type == "pv":
+        if slot.model.kind.type == "pv":
             name = (slot.element.backend if slot.element else None) or "0"
             return msgspec.structs.replace(made, backend=int(name) if name.isascii() and name.isdigit() else name)
         if slot.model.name != "ibmvscsi":

@@ -6,13 +6,13 @@ qemuBuildVirtioSerialPortDevProps (qemu/qemu_command.c), as read and as observed
 
 from __future__ import annotations
 
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from translator import virtio
 from translator.domain import UnitAddress
+from translator.models import NOT_XEN, DeviceKind, Ports
 from translator.parse_chardev import TYPES, char_source
 from translator.reader import SIGNED_MAX
 from translator.units import UnitFamily, UnitModel, UnitPart
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from translator.units import UnitSlot
 
 _PORTS = 31  # of a controller that does not say
+_MOST_PORTS = 511  # half of VIRTIO_QUEUE_MAX but for the control queues (hw/char/virtio-serial-bus.c)
 # What a channel of SPICE's is called that has no name: the agent in the guest looks for it.
 _SPICE_AGENT = "com.redhat.spice.0"
 
@@ -37,22 +38,30 @@ class VirtioSerial(UnitFamily):
     """See `translator.units.UnitFamily`."""
 
     name = "virtio-serial"
+    title = "Virtio serial ports"
     order = 50
     tags = ("channel", "console")
     hotplug = True
-    device_drivers = MappingProxyType({"virtserialport": "channel", "virtconsole": "console"})
     seat_properties = ("nr",)
     kept_properties = ("chardev", "name")
     address = ("virtio-serial", ("bus", "port"))
     rows = tuple(
         UnitModel(
+            family="virtio-serial",
             name=f"virtio{suffix}",
             interface="virtio-serial",
             driver=f"virtio-serial-pci{suffix}",
             plug=plug,
-            limits=(0, _PORTS - 1),
+            limits={"bus": 0, "port": _PORTS - 1},
+            choice=Ports(_PORTS, 1, _MOST_PORTS),
+            hypervisors=NOT_XEN,
+            knobs=("pci", "virtio", "virtio-serial"),
         )
         for suffix, plug in virtio.TRANSPORTS.values()
+    )
+    kinds = (
+        DeviceKind(family="virtio-serial", kind="channel", driver="virtserialport", knobs=("virtio-port",)),
+        DeviceKind(family="virtio-serial", kind="console", driver="virtconsole", knobs=("virtio-port",)),
     )
 
     def model_word(self, controller: Controller) -> str | None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from translator.models import PARAVIRTUAL, XEN
 from translator.reader import SIGNED_MAX
 from translator.units import UnitFamily, UnitModel
 
 if TYPE_CHECKING:
     from translator.families import Context
+    from translator.models import DomainKind
     from translator.reader import Place, Reader
     from translator.topology import Value
 
@@ -20,13 +22,29 @@ class Xenbus(UnitFamily):
     """See `translator.units.UnitFamily`."""
 
     name = "xenbus"
+    title = "Xenbus"
     order = 60
     tags = ()
-    rows = (UnitModel(name="xenbus", interface="xenbus", plug=None, limits=(), type="pv", hotplug=False),)
+    rows = (
+        UnitModel(
+            family="xenbus",
+            name="xenbus",
+            kind=PARAVIRTUAL,
+            interface="xenbus",
+            plug=None,
+            limits={},
+            hotplug=False,
+            hypervisors=XEN,
+        ),
+    )
 
     def serves(self, reader: Reader) -> bool:
         """See `translator.units.UnitFamily`."""
         return reader.document.root.get("type") == "xen"
+
+    def unasked(self, domain: DomainKind) -> str | None:
+        """See `translator.families.Family`."""
+        return "xenbus" if domain.hypervisor == "xen" else None
 
     def properties(self, reader: Reader, place: Place) -> dict[str, Value]:
         """See `translator.units.UnitFamily`."""

@@ -10,8 +10,18 @@ come along, who sits where and what QEMU is told is the same for all.
 """
 
 from translator.units.family import UnitFamily
-from translator.units.models import UnitModel, UnitSlot, by_letters, dotted, undotted
+from translator.units.models import UnitModel, UnitSlot, by_letters, dotted, drives, undotted
 from translator.units.resolving import UnitPart
 from translator.units.steps import UnitSteps
 
-__all__ = ["UnitFamily", "UnitModel", "UnitPart", "UnitSlot", "UnitSteps", "by_letters", "dotted", "undotted"]
+__all__ = [
+    "UnitFamily",
+    "UnitModel",
+    "UnitPart",
+    "UnitSlot",
+    "UnitSteps",
+    "by_letters",
+    "dotted",
+    "drives",
+    "undotted",
+]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from functools import cached_property
-from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar
 
 from translator.domain import ControllerElement, DeviceElement, UnitAddress
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from translator.families import Context, FamilySteps, Part
     from translator.growing import Growing, Grown
     from translator.hosts.qmp import QomDevice
+    from translator.models import DeviceKind, DomainKind
     from translator.parse_devices import Devices
     from translator.reader import Place, Reader
     from translator.steps import Steps
@@ -33,20 +33,22 @@ class UnitFamily:
     """A family with units; see `translator.families.Family` for what a family is.
 
     rows      its models
+    kinds     QEMU's devices on them, and what kind each is
     address   `address/@type` of its devices, and the numbers that make a unit, in order
     hotplug   whether QEMU can plug its devices into a running machine
-    device_drivers   QEMU's devices, and what kind each is
     seat_properties  which of their properties tell the unit
     kept_properties  which of them are the device's beyond that
     """
 
     name: ClassVar[str]
+    title: ClassVar[str]
     order: ClassVar[int]
     tags: ClassVar[tuple[str, ...]] = ("disk",)
     rows: ClassVar[tuple[UnitModel, ...]]
+    kinds: ClassVar[tuple[DeviceKind, ...]] = ()
+    depth: ClassVar[int | None] = None
     address: ClassVar[tuple[str, tuple[str, ...]]] = ("drive", ("bus", "target", "unit"))
     hotplug: ClassVar[bool] = False
-    device_drivers: ClassVar[Mapping[str, Kind]] = MappingProxyType({})
     seat_properties: ClassVar[tuple[str, ...]] = ()
     kept_properties: ClassVar[tuple[str, ...]] = ("drive",)
 
@@ -63,7 +65,13 @@ class UnitFamily:
     @cached_property
     def named(self) -> Mapping[str, UnitModel]:
         """Its models, by name and alias."""
-        return {name: row for row in self.rows for name in (row.name, *row.aliases)}
+        return {name: row for row in self.models.values() for name in (row.name, *row.aliases)}
+
+    @cached_property
+    def device_drivers(self) -> Mapping[str, Kind]:
+        """The drivers of its devices, and what kind each is."""
+        found = ((driver, kind.kind) for kind in self.kinds for driver in kind.drivers)
+        return {driver: kind for driver, kind in found if kind != "ccid"}
 
     @property
     def types(self) -> tuple[str, ...]:
@@ -76,9 +84,13 @@ class UnitFamily:
         """Tell whether the domain has controllers of this family: a Xen domain's disks are libxl's."""
         return reader.document.root.get("type") != "xen"
 
-    def modelless(self, context: Context) -> str:
-        """Return the model of a controller that names none."""
+    def modelless(self, domain: DomainKind) -> str:
+        """See `translator.families.Family`."""
         return self.rows[0].name
+
+    def unasked(self, domain: DomainKind) -> str | None:
+        """See `translator.families.Family`."""
+        return None
 
     def properties(self, reader: Reader, place: Place) -> dict[str, Value]:
         """Return what QEMU is told of a controller beyond its model, id and place."""
@@ -157,13 +169,13 @@ class UnitFamily:
 
     def asked(self) -> Mapping[str, tuple[str, ...]]:
         """See `translator.families.Family`."""
-        drivers = [name for row in self.rows if (name := row.own_driver)]
+        drivers = [name for row in self.models.values() if (name := row.own_driver)]
         properties = (*self.seat_properties, *self.kept_properties)
         return {**dict.fromkeys(drivers, ("addr",)), **dict.fromkeys(self.device_drivers, properties)}
 
     def seen(self, found: Sequence[QomDevice], known: Mapping[tuple[str, str | None], int], machine: str) -> Placed:
         """See `translator.families.Family`."""
-        by_driver = {row.own_driver: row for row in self.rows if row.driver}
+        by_driver = {row.own_driver: row for row in self.models.values() if row.driver}
         controllers: dict[str, Controller] = {}
         for one in found:
             row = by_driver.get(one.driver)

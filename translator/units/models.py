@@ -2,52 +2,57 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from translator.domain import ControllerElement, DeviceElement, PciAddress, PciPlug, UnitAddress
 from translator.errors import Source
-from translator.models import DRIVER_ALIASES
-from translator.topology import Type
+from translator.models import Model, Ports
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 
-class UnitModel(msgspec.Struct, frozen=True, kw_only=True):
+class UnitModel(Model, frozen=True, kw_only=True):
     """One model of a controller with units.
 
-    driver     QEMU's device; None where the machine has it, or where QEMU emulates nothing
-    plug       what it plugs into; None: not into PCI
-    limits     the largest number of each part of a unit
-    hotplug    whether QEMU can add it to a running machine
-    type       who provides it
-    refused    why a document cannot have it
+    plug    what it plugs into; None: not into PCI
+    limits  the largest number of each part of a unit, by its name
+    choice  how many of its units it may be told to have, where it can
     """
 
-    name: str
-    driver: str | None = None
-    interface: str
     plug: PciPlug | None = "conventional"
-    limits: tuple[int, ...]
-    hotplug: bool = True
-    type: Type = "emulated"
-    aliases: tuple[str, ...] = ()
-    refused: str | None = None
-
-    @property
-    def own_driver(self) -> str | None:
-        """What the device calls itself."""
-        return DRIVER_ALIASES.get(self.driver, self.driver) if self.driver else None
+    limits: dict[str, int]
+    choice: Ports | None = None
 
     @property
     def capacity(self) -> int:
-        """How many units there are."""
-        units = 1
-        for most in self.limits:
-            units *= most + 1
-        return units
+        """How many units there are; none where nothing plugs into it."""
+        return prod(most + 1 for most in self.limits.values()) if self.limits else 0
+
+    @property
+    def ports(self) -> Ports:
+        """See `translator.models.Model`."""
+        return self.choice or Ports(self.capacity, self.capacity, self.capacity)
+
+    def features(self) -> dict[str, int | bool | tuple[str, ...] | dict[str, int] | None]:
+        """See `translator.models.Model`."""
+        return {"units": dict(self.limits)}
+
+    def told(self) -> Iterator[tuple[str, str]]:
+        """See `translator.models.Model`."""
+        if self.choice is not None:
+            yield "ports", f"{self.choice.least} to {self.choice.most}, {self.choice.default} when not said"
+        elif self.limits:
+            parts = (f"{name} 0 to {most}" if most else f"{name} 0" for name, most in self.limits.items())
+            yield "units", ", ".join(parts)
+
+
+def drives(bus: int, target: int, unit: int) -> dict[str, int]:
+    """Return the limits of a controller whose devices have addresses of type `drive`."""
+    return {"bus": bus, "target": target, "unit": unit}
 
 
 class UnitSlot(msgspec.Struct, kw_only=True):

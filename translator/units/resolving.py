@@ -99,7 +99,7 @@ class UnitPart:
         family = self.family
         name = element.model
         if name in (None, "auto"):
-            name = family.modelless(self.context)
+            name = family.modelless(self.context.domain)
         assert name is not None
         row = family.named.get(name)
         if row is None:
@@ -120,7 +120,7 @@ class UnitPart:
         return row
 
     def implicit(self, index: int) -> UnitSlot:
-        model = self.family.models[self.family.modelless(self.context)]
+        model = self.family.models[self.family.modelless(self.context.domain)]
         return UnitSlot(element=None, source=self.context.domain.source, model=model, index=index)
 
     def missing(self) -> Iterator[int]:
@@ -150,7 +150,7 @@ class UnitPart:
     def controller(self, slot: UnitSlot) -> Controller:
         family, element, model = self.family, slot.element, slot.model
         built_in = family.built_in(self.context, slot.index)
-        emulated = model.type == "emulated"
+        emulated = model.kind.type == "emulated"
         alias = element.alias if element and not built_in else None
         multifunction: dict[str, Value] = {}
         if slot.pci is not None and slot.pci.multifunction is not None:
@@ -159,7 +159,7 @@ class UnitPart:
             family=family.name,
             index=slot.index,
             model=model.name,
-            type=model.type,
+            type=model.kind.type,
             version=None,
             interface=model.interface,
             ports=family.ports(slot),
@@ -199,18 +199,17 @@ class UnitPart:
                 f"none with an index beyond {_HIGHEST_INDEX} comes along",
             )
             return None
-        if any(number > most for number, most in zip(seat.unit, slot.model.limits, strict=True)):
+        limits = slot.model.limits.items()
+        wrong = [f"{name} {number}" for number, (name, most) in zip(seat.unit, limits, strict=True) if number > most]
+        if wrong:
             # libvirt looks no closer, and QEMU then refuses
-            names = zip(self.family.address[1], seat.unit, slot.model.limits, strict=True)
-            wrong = ", ".join(f"{name} {number}" for name, number, most in names if number > most)
-            possible = zip(self.family.address[1], slot.model.limits, strict=True)
             self.findings.warn(
                 "T387",
                 element,
                 f"QEMU will refuse this {element.kind}: {self.family.name} controller {seat.controller} "
-                f"({slot.model.name}) has no {wrong}",
+                f"({slot.model.name}) has no {', '.join(wrong)}",
                 "address" if element.unit else None,
-                "possible: " + ", ".join(f"{name} 0 to {most}" if most else f"{name} 0" for name, most in possible),
+                "possible: " + ", ".join(f"{name} 0 to {most}" if most else f"{name} 0" for name, most in limits),
             )
         first = slot.taken.setdefault(seat.unit, element)
         if first is not element:

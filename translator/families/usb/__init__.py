@@ -9,6 +9,8 @@ from translator.families import Placed, Recorded
 from translator.families.usb.controllers import UsbPart
 from translator.families.usb.reading import TAGS, read
 from translator.families.usb.steps import UsbSteps
+from translator.models import DEVICE_KINDS, MODELS, automatic, machine_row
+from translator.ports import DEPTH
 from translator.reader import SIGNED_MAX
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from translator.families import Context, FamilySteps, Part
     from translator.growing import Growing, Grown
     from translator.hosts.qmp import QomDevice
+    from translator.models import DomainKind
     from translator.parse_devices import Devices
     from translator.reader import Place, Reader
     from translator.steps import Steps
@@ -28,9 +31,25 @@ class Usb:
     """See `translator.families.Family`."""
 
     name = "usb"
+    title = "USB"
     order = 10
+    models = MODELS
+    kinds = tuple(DEVICE_KINDS.values())
+    depth = DEPTH
     types = ("usb", "ccid")
     tags = TAGS
+
+    def modelless(self, domain: DomainKind) -> str | None:
+        """See `translator.families.Family`."""
+        if domain.hypervisor == "xen":
+            return automatic(domain.guest, usbback=False).name
+        return machine_row(domain.machine).modelless
+
+    def unasked(self, domain: DomainKind) -> str | None:
+        """See `translator.families.Family`."""
+        if domain.hypervisor == "xen":
+            return automatic(domain.guest, usbback=False).name
+        return machine_row(domain.machine).default
 
     def controller(self, reader: Reader, place: Place) -> ControllerElement | None:
         """See `translator.families.Family`; a ccid controller is a USB device."""

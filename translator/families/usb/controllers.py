@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from translator.domain import ControllerElement, DeviceElement, PciDemand
     from translator.errors import Source
     from translator.families import Context, PciPlaces
-    from translator.models import Model, Ports
+    from translator.models import Ports, UsbModel
     from translator.topology import Value
 
 
@@ -174,7 +174,7 @@ class UsbPart:
                 "@model",
                 "name a paravirtual model: 'qusb2' or 'xenusb2'",
             )
-        elif not row.x86 and self.domain.arch in ("x86_64", "i686"):
+        elif row.arches and self.domain.arch not in row.arches:
             self.findings.fault(
                 "T309",
                 element,
@@ -203,7 +203,7 @@ class UsbPart:
             return self.sized(element, row)
         return None
 
-    def row(self, element: ControllerElement) -> Model | None:
+    def row(self, element: ControllerElement) -> UsbModel | None:
         if element.model is None:
             if self.xen:
                 return automatic(self.domain.guest, self.usbback)
@@ -224,7 +224,7 @@ class UsbPart:
             return None
         return NAMES[element.model]
 
-    def sized(self, element: ControllerElement, row: Model) -> Slot | None:
+    def sized(self, element: ControllerElement, row: UsbModel) -> Slot | None:
         limits = self.limits(row)
         asked = element.ports
         if asked is not None and limits.fixed and (asked != limits.default or not self.xen):
@@ -257,10 +257,10 @@ class UsbPart:
             pci=element.pci,
         )
 
-    def limits(self, row: Model) -> Ports:
+    def limits(self, row: UsbModel) -> Ports:
         return self.layout.pv_ports if row.kind.type in ("pv", "qusb") else row.ports
 
-    def implicit(self, index: int, row: Model, source: Source) -> Slot:
+    def implicit(self, index: int, row: UsbModel, source: Source) -> Slot:
         ports = self.limits(row).default
         return Slot(element=None, source=source, row=row, auto=True, index=index, ports=ports, tree=PortTree(ports))
 

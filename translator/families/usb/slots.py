@@ -6,7 +6,7 @@ import msgspec
 
 from translator.domain import ControllerElement, PciAddress
 from translator.errors import Source
-from translator.models import MODELS, Model, Speed
+from translator.models import MODELS, Speed, UsbModel
 from translator.ports import PortTree
 from translator.topology import Companion
 
@@ -19,7 +19,7 @@ class Slot(msgspec.Struct, kw_only=True):
 
     element: ControllerElement | None
     source: Source
-    row: Model
+    row: UsbModel
     auto: bool
     index: int | None
     ports: int
@@ -69,6 +69,6 @@ class Slot(msgspec.Struct, kw_only=True):
             self.served.setdefault(port, set()).update(row.speeds)
 
 
-def companion_ports(row: Model, startport: int) -> range:
+def companion_ports(row: UsbModel, startport: int) -> range:
     """Return the root ports of its master that a companion serves; none for what QEMU knows no companion of."""
     return range(startport + 1, startport + 1 + COMPANION_PORTS.get(row.interface, 0))
