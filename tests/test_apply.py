@@ -22,11 +22,14 @@ from tests.conftest import FIXTURES, cases
 from tests.servers import Backend, CXenStored, OxenStored, Qemu, make_domain, require
 from translator import render
 from translator.binding import bind_host_devices
+from translator.changes import changes
 from translator.errors import HostError, RollbackError
+from translator.host import Performer
 from translator.hosts.qmp import Qmp
 from translator.hosts.sandbox import Sandbox
 from translator.hosts.sysfs import Sysfs
 from translator.hosts.xenstore import Xenstore
+from translator.observe import observe
 from translator.plan import Transaction, XenstoreOp
 
 if TYPE_CHECKING:
@@ -491,22 +494,10 @@ UNSERVED = {
 }
 
 
-# The embedded host's machines have USB and nothing else: tests/test_scsi.py runs the other families on a real QEMU.
-BEYOND = {
-    "kvm-disks-on-their-chipsets",
-    "kvm-q35-disks-on-their-chipsets",
-    "kvm-q35-pci-controllers",
-    "kvm-scsi-models",
-    "kvm-sdq-brings-scsi-controllers-along",
-    "kvm-virtio-serial-ports-and-vectors",
-    "xen-pv-scsi",  # tests/test_vscsi.py
-}
-
-
-@pytest.mark.parametrize(
-    "case", [case for case in cases("plans") if case.name not in BEYOND], ids=lambda case: case.name
-)
+@pytest.mark.parametrize("case", cases("plans"), ids=lambda case: case.name)
 def test_every_fixture_applies_in_the_sandbox(case: Path) -> None:
+    """It applies, is seen to match, needs nothing more, and is taken back by the undos of its steps."""
+
     async def scenario() -> None:
         plan = translator.plan(translator.load(case / "domain.xml"))
         async with Sandbox() as embedded:
@@ -524,11 +515,19 @@ def test_every_fixture_applies_in_the_sandbox(case: Path) -> None:
                     with pytest.raises(HostError, match=UNSERVED[case.name]):
                         await host.apply(plan)
                     return
+                domid = plan.topology.domain.domid
+                before = await observe(host, domid=domid, layout=plan.topology.layout, like=plan.topology)
                 applied = await host.apply(plan)
                 assert [step.id for step in applied.steps] == [
                     step.id for step in plan.steps if step.stage == "attach"
                 ]
                 assert (await host.apply(plan)).steps == ()
+                performer = Performer(host, domid)
+                for step in reversed(applied.steps):
+                    assert step.undo is not None
+                    await performer.perform(step.undo, step.device_model)
+                after = await observe(host, domid=domid, layout=plan.topology.layout, like=plan.topology)
+                assert changes(before.topology, after.topology) == ()
 
     run(scenario())
 

@@ -59,7 +59,7 @@ def test_a_wheel_has_what_is_needed_and_no_more(built: dict[str, Path]) -> None:
     package = PROJECT / "translator"
     modules = {str(path.relative_to(PROJECT)) for path in package.rglob("*.py")}
     schemas = {f"translator/schemas/{path.name}" for path in (PROJECT / "schemas").iterdir()}
-    assert names == {*modules, *schemas, "translator/py.typed"}
+    assert names == {*modules, *schemas, "translator/hosts/sandbox/drivers.json", "translator/py.typed"}
 
 
 def test_it_runs_where_nobody_may_write(built: dict[str, Path], tmp_path: Path) -> None:

@@ -79,11 +79,11 @@ class Scsi(UnitFamily):
             )
             for suffix, plug in virtio.TRANSPORTS.values()
         ),
-        _adapter(name="lsisas1068", interface="mptsas1068", driver="mptsas1068", limits=drives(0, 7, 0)),
-        _adapter(name="lsisas1078", interface="megasas", driver="megasas", limits=drives(0, 255, 255)),
-        _adapter(name="vmpvscsi", interface="vmpvscsi", driver="pvscsi", limits=drives(0, 63, 0)),
-        _adapter(name="am53c974", interface="esp", driver="am53c974", limits=_NARROW),
-        _adapter(name="dc390", interface="esp", driver="dc390", limits=_NARROW),
+        _adapter(name="lsisas1068", interface="mptsas1068", driver="mptsas1068", limits=drives(0, 8, 1)),
+        _adapter(name="lsisas1078", interface="megasas", driver="megasas", limits=drives(0, 64, 255)),
+        _adapter(name="vmpvscsi", interface="vmpvscsi", driver="pvscsi", limits=drives(0, 64, 0)),
+        _adapter(name="am53c974", interface="esp", driver="am53c974", limits=drives(0, 7, 7)),
+        _adapter(name="dc390", interface="esp", driver="dc390", limits=drives(0, 7, 7)),
         UnitModel(
             family="scsi",
             name=_PV,

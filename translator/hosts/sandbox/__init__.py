@@ -26,9 +26,11 @@ from translator.errors import HostError
 from translator.hosts.sandbox.backend import Backends
 from translator.hosts.sandbox.monitor import Client, Monitor
 from translator.hosts.sandbox.qemu import Board, Machine, QemuError
+from translator.hosts.sandbox.scsi import HostScsi
 from translator.hosts.sandbox.store import Store
 from translator.hosts.sandbox.usb import HostUsb, HostUsbDevice
 from translator.hosts.sandbox.xenstored import Connection
+from translator.hosts.scsi import find as find_scsi
 from translator.hosts.sysfs import Sysfs, fits
 from translator.plan import QmpCommand
 from translator.topology import PRIMARY
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from translator.plan import Plan
-    from translator.topology import HostDevice
+    from translator.topology import HostDevice, ScsiHost
 
 __all__ = ["Guest", "HostUsbDevice", "Sandbox"]
 
@@ -99,6 +101,7 @@ class Sandbox:
         if not self.directory.is_dir():
             raise HostError("T401", f"there is no directory {self.directory}", "make it first, or name none")
         self.host_usb = HostUsb(self.sysfs)
+        self.host_scsi = HostScsi(self.sysfs)
         self.backends = Backends(self.store, self._backend_delay_s)
         for path in ("/tool", "/vm", "/libxl", "/local/domain/0/backend", "/local/domain/0/device-model"):
             self.store.write(path, "")
@@ -164,7 +167,7 @@ class Sandbox:
                 block devices that they name count as declared there too.
             guest_cooperates: whether the guest lets go of controllers when asked; if not, QEMU's stay until a
                 `system_reset`, and paravirtual ones that it has connected to.
-            frontend_connects: whether the guest has a PV USB frontend driver.
+            frontend_connects: whether the guest has frontend drivers for PV USB and PV SCSI.
             board: the chipset of its machine.
             others: the device models besides the primary one, by name, each with its own `launch`.
 
@@ -233,6 +236,8 @@ class Sandbox:
         for device in plan.topology.devices:
             if device.host is not None:
                 self._plug(device.host)
+            if device.scsi is not None:
+                self._plug_scsi(device.scsi)
         identity = plan.topology.domain
         launched: dict[str, list[Mapping[str, Any]]] = {model.name: [] for model in plan.topology.device_models}
         for step in plan.steps:
@@ -263,6 +268,15 @@ class Sandbox:
             product=wanted.product or 0x0104,
             serial=wanted.serial,
         )
+
+    def _plug_scsi(self, wanted: ScsiHost) -> None:
+        """Make known a SCSI device of the host that fits the selector, unless one does already."""
+        try:
+            find_scsi(self.sysfs, wanted)
+        except HostError:
+            node = (wanted.path or "").removeprefix("/dev/") or None
+            place = wanted.selector if wanted.host is not None else f"9:0:{len(node or '')}:{wanted.lun or 0}"
+            self.host_scsi.add(place, wwid=wanted.wwn, node=node)
 
     def add_host_device(
         self,

@@ -1,7 +1,8 @@
-"""What QEMU 7.2 says of its own USB drivers: ports, speeds and properties, as its monitor reports them.
+"""What QEMU 7.2 says of its own drivers: busses, ports, speeds and properties, as its monitor reports them.
 
 This is the other side's word, taken from `device-list-properties`, `device_add` and `x-query-usb`; it is
-kept apart from the project's own table of models so that each checks the other. Not in it: what Debian's x86
+kept apart from the project's own table of models so that each checks the other. USB's is here; the other families'
+is `drivers.json`, which `python -m tests.qemu_drivers` makes. Not in it: what Debian's x86
 build has not (vt82c686b-usb-uhci), and devices that need hardware or files of the host (u2f-passthru,
 usb-mtp) or are plugged in two steps (usb-bot, usb-uas).
 """
@@ -9,11 +10,12 @@ usb-mtp) or are plugged in two steps (usb-bot, usb-uas).
 from __future__ import annotations
 
 from enum import IntFlag
-from typing import Literal
+from pathlib import Path
+from typing import Any
 
 import msgspec
 
-Bus = Literal["PCI", "usb-bus", "ccid-bus"]
+Bus = str  # a type of QEMU's: PCI, usb-bus, SCSI, …
 Default = int | bool | str | None
 
 
@@ -129,13 +131,26 @@ _STORAGE = (
 )
 
 
+class Made(msgspec.Struct, frozen=True):
+    """A bus that a device makes, or a board has of itself.
+
+    `path` is its QOM path below the device, `{id}` in it the device's id; `hotplug` tells whether it takes devices
+    while the machine runs, and `units` is the largest of each number of a unit, nothing for a bus without units.
+    """
+
+    path: str
+    kind: Bus
+    hotplug: bool
+    units: tuple[int, ...] = ()
+
+
 class Driver(msgspec.Struct, frozen=True, kw_only=True):
     """One row: where the driver goes, what it offers, and what it needs.
 
-    `bus` is the kind of bus that it sits on, `serves` the kind that it makes. `ports` and `port_speeds` are
-    those of a controller (a hub's and an xHCI's follow from their properties), `speeds` those of a device,
-    `product` its name in `info usb`. `link` is the property that names a chardev or block device, and
-    `missing` what QEMU says without it (None: it does without).
+    `bus` is the kind of bus that it sits on, `serves` the kind that it makes and `makes` its busses with units.
+    `ports` and `port_speeds` are those of a controller (a hub's and an xHCI's follow from their properties), `speeds`
+    those of a device, `product` its name in `info usb`. `link` is the property that names a chardev or block device,
+    and `missing` what QEMU says without it (None: it does without). With `listed` the properties are all that it has.
     """
 
     name: str
@@ -151,10 +166,14 @@ class Driver(msgspec.Struct, frozen=True, kw_only=True):
     properties: tuple[Property, ...] = ()
     link: str | None = None
     missing: str | None = None
+    makes: tuple[Made, ...] = ()
+    listed: bool = False
 
     @property
     def all_properties(self) -> tuple[Property, ...]:
         """In the order of `device-list-properties`."""
+        if self.listed:
+            return self.properties
         if self.bus == "PCI":
             return (*PCI_PROPERTIES, *self.properties)
         if self.bus == "usb-bus":
@@ -336,16 +355,41 @@ _ROWS = (
         missing="missing chardev",
     ),
 )
-# What opens another PCI bus, named as its bridge is; none of them can be added to a running pc or q35.
-_BRIDGES = tuple(
-    Driver(name=name, parent=parent, bus="PCI", serves="PCI", properties=properties, pluggable=False)
-    for name, parent, properties in (
-        ("pcie-root-port", "pcie-root-port-base", (Property("port", "uint8", 0), Property("chassis", "uint8", 0))),
-        ("pcie-pci-bridge", "base-pci-bridge", ()),
-        ("pci-bridge", "base-pci-bridge", (Property("chassis_nr", "uint8", 0),)),
+# What a drive says that has nothing behind it; a CD drive may be empty.
+_EMPTY = {
+    **dict.fromkeys(("scsi-hd", "scsi-block", "scsi-generic"), "drive property not set"),
+    "ide-hd": "No drive specified",
+}
+
+
+def _row(name: str, row: dict[str, Any]) -> Driver:
+    properties = tuple(
+        Property(one["name"], one["type"], one.get("default-value"), one.get("description"))
+        for one in row["properties"]
     )
-)
-DRIVERS = {row.name: row for row in (*_ROWS, *_BRIDGES)}
+    names = {one.name for one in properties}
+    makes = msgspec.convert(row["makes"], tuple[Made, ...])
+    return Driver(
+        name=name,
+        parent=row["parent"],
+        bus=row["bus"],
+        serves="PCI" if any(one.kind in ("PCI", "PCIE") for one in makes) else None,
+        pluggable=row["pluggable"],
+        properties=properties,
+        link=next((one for one in ("drive", "chardev") if one in names), None),
+        missing=_EMPTY.get(name),
+        makes=makes,
+        listed=True,
+    )
+
+
+_TABLE: dict[str, Any] = msgspec.json.decode(Path(__file__).with_name("drivers.json").read_bytes())
+DRIVERS: dict[str, Driver] = {row.name: row for row in _ROWS} | {
+    name: _row(name, row) for name, row in _TABLE["drivers"].items()
+}
+ALIASES: dict[str, str] = {row["alias"]: name for name, row in _TABLE["drivers"].items() if row["alias"]}
+# The busses with units that a board has of itself.
+BOARDS = {name: msgspec.convert(busses, tuple[Made, ...]) for name, busses in _TABLE["boards"].items()}
 
 # The types above them that cannot be instantiated, each with its own parent.
 ABSTRACT = {

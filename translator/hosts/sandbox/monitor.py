@@ -177,6 +177,9 @@ class Monitor:
                 parent, _, name = device.path.rpartition("/")
                 if parent == container:
                     listing.append((name, f"child<{device.driver.name}>"))
+        elif (bus := self.machine.pci_bus(container)) is not None:
+            listing += [("realized", "bool")]
+            listing += [(f"child[{number}]", f"link<{one.driver.name}>") for number, one in enumerate(bus)]
         else:
             device = self._find(path)
             listing = [*_DEVICE_PROPERTIES]
@@ -271,7 +274,7 @@ class Monitor:
         return [
             {
                 "device": "",
-                "qdev": f"{user.path}/{user.id}.0/legacy[0]",
+                "qdev": user.id if user.units and user.id else f"{user.path}/{user.id}.0/legacy[0]",
                 "type": "unknown",
                 "removable": False,
                 "locked": False,
@@ -282,7 +285,7 @@ class Monitor:
         ]
 
     def _query_block_nodes(self, *, flat: bool = False) -> list[dict[str, Any]]:
-        return [{"node-name": name} for name in self.machine.blockdevs]
+        return [{"node-name": name, "file": self.machine.files.get(name, "")} for name in self.machine.blockdevs]
 
     def _blockdev_add(self, **options: Any) -> None:
         name = options.get("node-name")
@@ -291,6 +294,8 @@ class Monitor:
         if name in self.machine.blockdevs:
             raise QemuError(f"Duplicate nodes with node-name='{name}'")
         self.machine.blockdevs[name] = None
+        below = options.get("filename", options.get("file", ""))
+        self.machine.files[name] = self.machine.files.get(below, str(below)) if isinstance(below, str) else ""
 
     def _blockdev_del(self, *, node_name: str) -> None:
         if node_name not in self.machine.blockdevs:

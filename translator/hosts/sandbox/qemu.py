@@ -1,4 +1,4 @@
-"""A QEMU 7.2 `pc` machine as far as USB goes: its devices, buses and ports, without any wire.
+"""A QEMU 7.2 machine as far as controllers go: its devices, busses, ports and units, without any wire.
 
 It refuses what QEMU refuses, in QEMU's words and in QEMU's order of checks (softmmu/qdev-monitor.c,
 hw/pci/pci.c, hw/usb/bus.c), and shares its quirks: an automatic port is the one that has been free longest,
@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from translator.hosts.sandbox.drivers import (
     ABSTRACT,
+    ALIASES,
+    BOARDS,
     DRIVERS,
     HUB_PORT_SPEEDS,
     Driver,
     Property,
     Speed,
 )
+from translator.hosts.sandbox.units import UnitBus, UnitError, made_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -27,7 +30,14 @@ if TYPE_CHECKING:
 
 _ID = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")
 _ADDR = re.compile(r"(?:0x)?([0-9a-f]{1,2})(?:\.(?:0x)?([0-7]))?", re.IGNORECASE)
-_LARGEST = {"uint8": 0xFF, "uint32": 0xFFFFFFFF, "int32": 0x7FFFFFFF, "size": 2**64 - 1}
+_LARGEST = {
+    "uint8": 0xFF,
+    "uint16": 0xFFFF,
+    "uint32": 0xFFFFFFFF,
+    "uint64": 2**64 - 1,
+    "int32": 0x7FFFFFFF,
+    "size": 2**64 - 1,
+}
 Board = Literal["pc", "q35"]
 
 _DEEPEST = 5  # hubs in a chain
@@ -91,6 +101,7 @@ class QemuDevice:
         self.usb: UsbBus | None = None  # the bus that it sits on (a USB device) or makes (a controller)
         self.port: Port | None = None
         self.above: QemuDevice | None = None  # the usb-ccid that a smartcard sits in
+        self.units: UnitBus | None = None  # the bus that it has a unit of
         self.slot: tuple[int, int] | None = None
         self.pci_bus = _ROOT_BUS[board][0]  # a PCI device's bus; another than the root is opened by a bridge
         self.leaving = False
@@ -101,6 +112,8 @@ class QemuDevice:
         if self.driver.bus == "PCI":
             root, path = _ROOT_BUS[self.board]
             return path if self.pci_bus == root else f"{_PERIPHERAL}/{self.pci_bus}/{self.pci_bus}"
+        if self.units is not None:
+            return self.units.path
         owner = self.above or (self.usb.owner if self.usb else self)
         return f"{owner.path}/{owner.id or ''}.0"
 
@@ -127,11 +140,13 @@ class Machine:
         self.devices: list[QemuDevice] = []
         self.chardevs: dict[str, QemuDevice | None] = {}  # by id, with its user
         self.blockdevs: dict[str, QemuDevice | None] = {}
+        self.files: dict[str, str] = {}  # the file behind a block node, by its name
         self.guest_cooperates = guest_cooperates
         self._host = host
         self._emit = emit
         self._later = later
         self._buses: list[UsbBus] = []
+        self._unit_busses = [UnitBus(made, made.path, None) for made in BOARDS[board]]
         self._bus_count = 0
         self._anonymous = 0
 
@@ -140,6 +155,13 @@ class Machine:
     def by_id(self, id: str) -> QemuDevice | None:
         """Return the device of that id or path."""
         return next((device for device in self.devices if id in (device.id, device.path)), None)
+
+    def pci_bus(self, path: str) -> list[QemuDevice] | None:
+        """Return what sits on the PCI bus at a QOM path, None where there is none."""
+        owner = self.by_id(path.rpartition("/")[0])
+        if owner is None or owner.driver.serves != "PCI" or path != f"{owner.path}/{owner.id}":
+            return None
+        return [device for device in self.devices if device.driver.bus == "PCI" and device.pci_bus == owner.id]
 
     def usb_devices(self) -> Iterator[tuple[UsbBus, Port, QemuDevice]]:
         """Every plugged USB device in the order of `info usb`."""
@@ -211,12 +233,18 @@ class Machine:
             self._realize_pci(device)
         elif isinstance(bus, UsbBus):
             self._realize_usb(device, bus)
+        elif isinstance(bus, UnitBus):
+            self._realize_unit(device, bus)
+        elif driver.bus == "ISA":
+            if hotplugged:
+                raise QemuError("Bus 'isa.0' does not support hotplugging")
         else:
             device.above = bus
             self._check_card(device)
         if id is None:
             self._anonymous += 1
         self.devices.append(device)
+        self._unit_busses += made_by(device)
         if driver.link and (name := device.values.get(driver.link)):
             self._backends(driver.link)[name] = device
 
@@ -225,27 +253,33 @@ class Machine:
             raise QemuError("Parameter 'driver' is missing")
         if name in ABSTRACT:
             raise QemuError("Parameter 'driver' expects a non-abstract device type")
-        driver = DRIVERS.get(str(name))
+        driver = DRIVERS.get(ALIASES.get(str(name), str(name)))
         if driver is None:
             raise QemuError(f"'{name}' is not a valid device model name")
         if hotplugged and not driver.pluggable:
             raise QemuError("Parameter 'driver' expects a pluggable device type")
         return driver
 
-    def _bus(self, driver: Driver, name: object) -> UsbBus | QemuDevice | None:
-        """Return the USB bus, the card reader, or None for a PCI bus."""
+    def _bus(self, driver: Driver, name: object) -> UsbBus | UnitBus | QemuDevice | None:
+        """Return the USB bus, the bus with units, the card reader, or None for a PCI or ISA bus."""
         readers = [device for device in self.devices if device.driver.serves == "ccid-bus"]
         if name is None:
-            if driver.bus == "PCI":
+            if driver.bus in ("PCI", "ISA"):
                 return None
             # The newest bus comes first: QEMU puts a new child at the head of the list it searches.
-            buses: list[UsbBus] | list[QemuDevice] = self._buses if driver.bus == "usb-bus" else readers
+            buses: list[UsbBus] | list[QemuDevice] | list[UnitBus] = readers
+            if driver.bus != "ccid-bus":
+                units = [bus for bus in self._unit_busses if bus.kind == driver.bus]
+                buses = self._buses if driver.bus == "usb-bus" else units
             if not buses:
                 raise QemuError(f"No '{driver.bus}' bus found for device '{driver.name}'")
             return buses[-1]
-        found: dict[object, tuple[str, UsbBus | QemuDevice | None]] = {_ROOT_BUS[self.board][0]: ("PCI", None)}
+        found: dict[object, tuple[str, UsbBus | UnitBus | QemuDevice | None]] = {
+            _ROOT_BUS[self.board][0]: ("PCI", None)
+        }
         found |= {device.id: ("PCI", None) for device in self.devices if device.driver.serves == "PCI"}
         found |= {bus.name: ("usb-bus", bus) for bus in self._buses}
+        found |= {bus.name: (bus.kind, bus) for bus in self._unit_busses}
         found |= {f"{reader.id}.0": ("ccid-bus", reader) for reader in readers}
         if name not in found:
             raise QemuError(f"Bus '{name}' not found")
@@ -301,9 +335,9 @@ class Machine:
 
     def _realize_pci(self, device: QemuDevice) -> None:
         name = device.driver.name
-        if self.board == "q35" and device.hotplugged:
-            raise QemuError("Bus 'pcie.0' does not support hotplugging")
         at_root = device.pci_bus == _ROOT_BUS[self.board][0]
+        if self.board == "q35" and at_root and device.hotplugged:
+            raise QemuError("Bus 'pcie.0' does not support hotplugging")
         taken: dict[tuple[int, int], str] = dict(_BUILT_IN[self.board]) if at_root else {}
         multifunction = {(0x1F, 0) if self.board == "q35" else (1, 0)}
         for other in self.devices:
@@ -371,6 +405,19 @@ class Machine:
             bus.free = [Port(str(number), driver.port_speeds) for number in range(1, count + 1)]
         device.usb = bus
         self._buses.append(bus)
+
+    def _realize_unit(self, device: QemuDevice, bus: UnitBus) -> None:
+        driver = device.driver
+        if device.hotplugged and not bus.hotplug:
+            raise QemuError(f"Bus '{bus.name}' does not support hotplugging")
+        if driver.missing and not device.values.get(driver.link or ""):
+            raise QemuError(driver.missing)
+        try:
+            device.values |= bus.claim(device)
+        except UnitError as error:
+            raise QemuError(str(error)) from None
+        device.units = bus
+        bus.put(device)
 
     def _realize_usb(self, device: QemuDevice, bus: UsbBus) -> None:
         port = self._claim(device, bus)
@@ -452,6 +499,8 @@ class Machine:
         device = self.by_id(id)
         if device is None:
             raise QemuError(f"Device '{id}' not found", "DeviceNotFound")
+        if device.units is not None and not device.units.hotplug:
+            raise QemuError(f"Bus '{device.units.name}' does not support hotplugging")
         if device.driver.bus != "PCI":
             self._unplug(device)
             return
@@ -480,13 +529,17 @@ class Machine:
                 for _, port, other in self.usb_devices()
                 if other.usb is device.usb and port.path.rpartition(".")[0] == path
             ]
-        return [other for other in self.devices if other.above is device]
+        on_busses = [other for bus in self._unit_busses if bus.owner is device for other in bus.devices.values()]
+        return [*on_busses, *(other for other in self.devices if other.above is device)]
 
     def _unplug(self, device: QemuDevice) -> None:
         if device.driver.bus == "PCI" and device not in self.devices:
             return  # a reset came first
         for child in self._below(device):
             self._unplug(child)
+        if device.units is not None:
+            device.units.drop(device)
+        self._unit_busses = [one for one in self._unit_busses if one.owner is not device]
         bus, port = device.usb, device.port
         if bus and port:
             bus.used.remove(port)

@@ -240,6 +240,11 @@ class Store:
         view = self.begin()
         return view.read(path, domid).decode(errors="replace") if view.exists(path) else None
 
+    def children(self, path: str) -> tuple[str, ...]:
+        """Return the names of what is below a node, as domain 0; nothing where it is not there."""
+        view = self.begin()
+        return view.node(path).children if view.exists(path) else ()
+
     def watch(self, watch: Watch) -> None:
         """Set a watch; the caller fires it once, as the protocol has it."""
         self._watches.append(watch)
