@@ -162,7 +162,8 @@ async def test_mkdir_leaves_what_is_there_and_tells_what_it_made(place: Place) -
     async with client(place) as xenstore:
         await xenstore.commit([write("/t/a", "kept"), write("/t/a/below", "too")])
         before = await xenstore.permissions("/t/a")
-        assert await xenstore.commit([mkdir("/t/a", "n0", "r7"), mkdir("/t/new", "n0", "r7")]) == {"/t/new"}
+        done = await xenstore.commit([mkdir("/t/a", "n0", "r7"), mkdir("/t/new", "n0", "r7")])
+        assert done.made == {"/t/new"}
         assert await xenstore.tree("/t") == {"/t": "", "/t/a": "kept", "/t/a/below": "too", "/t/new": ""}
         assert (await xenstore.permissions("/t/a"), await xenstore.permissions("/t/new")) == (before, ("n0", "r7"))
 
@@ -508,7 +509,7 @@ def test_a_transaction_that_is_not_committed_is_aborted(tmp_path: Path, late: bo
                 commit.cancel()
             if op == 7:
                 ended.set_result(request[8:12] + request[16:])
-            return packet(op, number, b"3\0" if op == 6 else b"OK\0")
+            return packet(op, number, {1: b"t\0", 6: b"3\0"}.get(op, b"OK\0"))
 
         async with scripted(tmp_path, answer) as place, client(place) as xenstore:
             commit = asyncio.create_task(xenstore.commit([absent("/t")]))

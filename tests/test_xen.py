@@ -27,6 +27,7 @@ from translator.errors import HostError, RollbackError
 from translator.hosts.qmp import Qmp
 from translator.hosts.sandbox import Sandbox
 from translator.hosts.xenstore import Xenstore
+from translator.hosts.xenwire import Wire
 from translator.observe import observe
 from translator.plan import Transaction, XenstoreOp
 
@@ -438,6 +439,45 @@ def test_a_domid_that_is_given_again_inherits_nothing(kind: str) -> None:
     run(scenario())
 
 
+# What it costs
+
+# Requests to xenstored on a host with two guests, without those for states. docs/xen.md has them beside xl's.
+REQUESTS: Mapping[str, tuple[int, Callable[[translator.Host], Awaitable[Any]]]] = {
+    "a controller and a device": (66, lambda host: host.apply(plan(document(QUSB, given(MOUSE))))),
+    "no change": (16, lambda host: host.apply(plan(document(QUSB, given(MOUSE))))),
+    "a look": (14, lambda host: host.observe(domid=DOMID)),
+    "the device goes": (17, lambda host: host.detach("hostdev:1-8", domid=DOMID)),
+    "a device": (28, lambda host: host.attach("hostdev:1-8", domid=DOMID)),
+    "both go": (43, lambda host: host.apply(plan(EMPTY), prune=True)),
+    "a controller": (45, lambda host: host.apply(plan(document(QUSB)))),
+}
+
+
+@on_each
+def test_requests_are_few(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each from a new connection on, and but for states, which are read and written as often as they change."""
+    sent: list[tuple[Wire, str]] = []
+    request = Wire.request
+
+    def counting(self: Wire, op: int, *words: str, **options: Any) -> asyncio.Future[bytes]:
+        sent.append((self, f"{op} {words[0]}"))
+        return request(self, op, *words, **options)
+
+    monkeypatch.setattr(Wire, "request", counting)
+
+    async def scenario() -> None:
+        async with xen(kind) as host:
+            for name, (count, work) in REQUESTS.items():
+                async with host.host() as connections:
+                    sent.clear()
+                    await work(connections)
+                    ours, _ = sent[0]  # the backend of these tests has one too
+                asked = [one for wire, one in sent if wire is ours and not one.endswith("/state")]
+                assert len(asked) == count, f"{name}: {asked}"
+
+    run(scenario())
+
+
 # The host's drivers
 
 
@@ -523,10 +563,19 @@ async def no_usbback(host: Xen) -> None:
 
 
 TRADITIONAL = nodes((f"/libxl/{DOMID}/dm-version", "qemu_xen_traditional"))
-STUB_DOMAIN = nodes(("/local/domain/12/target", str(DOMID)))
+STUB_DOMAIN = nodes(
+    ("/local/domain/12/target", str(DOMID)), (f"/local/domain/{DOMID}/image/device-model-domid", "12")
+)
+
+
+async def traditional_without_qusb(host: Xen) -> None:
+    await TRADITIONAL(host)
+    await no_qemu(host)
+
+
 REFUSALS: Mapping[str, tuple[Callable[[Xen], Awaitable[None]], bytes, Guest]] = {
     "qemu-traditional": (TRADITIONAL, document(UHCI, guest="hvm"), "hvm"),
-    "qemu-traditional-and-qusb": (TRADITIONAL, document(QUSB), "pv"),
+    "qemu-traditional-and-qusb": (traditional_without_qusb, document(QUSB), "pv"),
     "stub-domain": (STUB_DOMAIN, document(UHCI, guest="hvm"), "hvm"),
     "pv-document-for-an-hvm-domain": (nothing, document(QUSB), "hvm"),
     "hvm-document-for-a-pv-domain": (nothing, document(UHCI, guest="hvm"), "pv"),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -25,9 +25,10 @@ from translator.topology import NIL_UUID, PRIMARY
 from translator.transition import ADD_ONLY, Policy, room_for, transition
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from translator.host import Host
+    from translator.hosts.xenview import View
     from translator.observe import Observation
     from translator.outcome import StepEvent
     from translator.plan import Plan, Step
@@ -64,21 +65,57 @@ async def apply(
             raise ValueError("a plan that was made against a host says itself what may be removed")
         policy = policy_of(plan.basis)
     bound = await bind(plan, host)
-    applied = await bring_about(
-        bound,
-        host,
-        policy=policy,
-        dry_run=dry_run,
-        on_step=on_step,
-        confirm_s=confirm_s,
-        on_confirm=on_confirm,
-    )
+    async with work_on(host, bound.topology.domain.domid, dry_run=dry_run) as work:
+        applied = await bring_about(
+            bound,
+            host,
+            work,
+            policy=policy,
+            dry_run=dry_run,
+            on_step=on_step,
+            confirm_s=confirm_s,
+            on_confirm=on_confirm,
+        )
     return applied._replace(plan=based(bound, applied, policy)) if dry_run else applied
+
+
+class Work(NamedTuple):
+    """A piece of work on one domain: where its journal goes, if anywhere, and a Xen domain's nodes as seen by it."""
+
+    kept: tuple[State, str] | None
+    nodes: View | None
+
+
+@asynccontextmanager
+async def work_on(host: Host, domid: int | None, *, dry_run: bool = False) -> AsyncIterator[Work]:
+    """Keep everybody else from working on the domain meanwhile; for a `dry_run`, nobody.
+
+    What is seen of xenstore is seen in one transaction, in which the first step goes on.
+
+    Raises:
+        HostError: T504, somebody else is at work for too long.
+    """
+    async with AsyncExitStack() as stack:
+        kept = None
+        if host.state is not None and not dry_run:
+            kept = State(host.state), key_of(domid, host.monitor_path(PRIMARY, domid))
+
+            async def let_go() -> None:
+                # a monitor serves one client at a time, and whoever holds the lock may want it before we do
+                await host.release(domid)
+
+            state, key = kept
+            await stack.enter_async_context(state.lock(key, host.lock_timeout_s, before_waiting=let_go))
+        nodes = None
+        if domid is not None:
+            nodes = await stack.enter_async_context((await host.xenstore()).snapshot())
+        yield Work(kept, nodes)
 
 
 async def bring_about(
     plan: Plan,
     host: Host,
+    work: Work,
     *,
     policy: Policy,
     dry_run: bool = False,
@@ -86,60 +123,39 @@ async def bring_about(
     confirm_s: float | None = None,
     on_confirm: Callable[[float], None] | None = None,
 ) -> Applied:
-    """Do as `apply` with a plan that is bound to its host."""
-    if host.state is None or dry_run:
-        if confirm_s is not None:
-            raise ValueError("who waits for a confirmation does something, and keeps a journal of it")
-        return await _bring_about(plan, host, policy, None, dry_run=dry_run, on_step=on_step)
-    state = State(host.state)
-    domain = plan.topology.domain
-    key = key_of(domain.domid, host.monitor_path(PRIMARY, domain.domid))
-
-    async def let_go() -> None:
-        # a monitor serves one client at a time, and whoever holds the lock may want it before we do
-        await host.release(domain.domid)
-
-    async with state.lock(key, host.lock_timeout_s, before_waiting=let_go):
-        state.refuse_unfinished(key, domain)
-        return await _bring_about(
-            plan, host, policy, (state, key), on_step=on_step, confirm_s=confirm_s, on_confirm=on_confirm
-        )
-
-
-async def _bring_about(
-    plan: Plan,
-    host: Host,
-    policy: Policy,
-    kept: tuple[State, str] | None,
-    *,
-    dry_run: bool = False,
-    on_step: Callable[[StepEvent], None] | None,
-    confirm_s: float | None = None,
-    on_confirm: Callable[[float], None] | None = None,
-) -> Applied:
+    """Do as `apply` with a plan that is bound to its host, on whose domain we are at work."""
+    if work.kept is not None:
+        state, key = work.kept
+        state.refuse_unfinished(key, plan.topology.domain)
+    elif confirm_s is not None:
+        raise ValueError("who waits for a confirmation does something, and keeps a journal of it")
     topology = plan.topology
     domid = topology.domain.domid
     emulated = any(controller.type == "emulated" for controller in topology.controllers)
 
-    async def look() -> Observation:
-        return await observe(host, domid=domid, layout=topology.layout, expect_qmp=emulated, like=topology)
+    async def look(nodes: View | None) -> Observation:
+        return await observe(
+            host, domid=domid, layout=topology.layout, expect_qmp=emulated, like=topology, nodes=nodes
+        )
 
-    before = after = await look()
+    before = after = await look(work.nodes)
     _same_domain(plan, before)
-    await check_guest_type(plan, host)
+    if work.nodes is not None:
+        await check_guest_type(plan, work.nodes)
     change = transition(before, plan, policy) if plan.basis is None else transition_as_planned(before, plan)
     steps = change.steps
     notes = (*(found for found in plan.diagnostics if found.code == MISSING), *change.notes)
     if steps:
         room_for(change.additions, before, change.removals)
-        await preflight(plan, change, host)
+        if work.nodes is not None:
+            await preflight(plan, change, host, work.nodes)
         await check(change.additions, host, domid, before.topology.domain.machine)
     if dry_run or not steps:
         return Applied(steps, before, notes)
 
     async def verify() -> None:
         nonlocal after
-        after = await look()
+        after = await look(performer.seen)
         left = transition(after, plan, policy)
         # what was forced to go may be on its way still
         unfinished = left.additions if policy.force else left.steps
@@ -150,14 +166,13 @@ async def _bring_about(
                 "something else changes this domain at the same time; look with: translator observe",
             )
 
-    performer = Performer(host, domid)
-    if kept is None:
+    performer = Performer(host, domid, snapshot=work.nodes)
+    if work.kept is None:
         await execute(steps, performer, verify=verify, on_step=on_step)
         return Applied(steps, after, notes)
-    state, key = kept
     # the host's own identity of the domain: a document may leave the UUID out
     domain = msgspec.structs.replace(topology.domain, uuid=before.topology.domain.uuid)
-    async with state.record(key, await intent_of(steps, host, domain)) as journal:
+    async with state.record(key, await intent_of(steps, host, domain, work.nodes)) as journal:
 
         async def confirm() -> None:
             assert confirm_s is not None
@@ -183,7 +198,7 @@ async def _bring_about(
     return Applied(steps, after, notes)
 
 
-async def intent_of(steps: tuple[Step, ...], host: Host, domain: DomainIdentity) -> Intent:
+async def intent_of(steps: tuple[Step, ...], host: Host, domain: DomainIdentity, nodes: View | None) -> Intent:
     """Return what another process needs to know to take the steps back, or to finish them."""
     directories = sorted(
         {
@@ -195,10 +210,9 @@ async def intent_of(steps: tuple[Step, ...], host: Host, domain: DomainIdentity)
         }
     )
     absent: tuple[str, ...] = ()
-    if directories:
-        store = await host.xenstore()
-        values = await asyncio.gather(*map(store.read, directories))
-        absent = tuple(path for path, value in zip(directories, values, strict=True) if value is None)
+    if nodes is not None:
+        # the innermost first: where that is, those around it are too
+        absent = tuple(sorted([path for path in reversed(directories) if await nodes.is_absent(path)]))
     models = {step.device_model or PRIMARY for step in steps if step.target == "qmp"}
     return Intent(
         started=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -7,7 +7,7 @@ import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from translator.apply import bring_about
+from translator.apply import bring_about, work_on
 from translator.binding import domid_of, own_drivers
 from translator.domain import Domain
 from translator.errors import DocumentError, HostError
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from translator.growing import Part
     from translator.host import Host
     from translator.hosts.scsi import ScsiFacts
+    from translator.hosts.xenview import View
     from translator.observe import Observation
     from translator.outcome import Applied, StepEvent
     from translator.topology import DomainIdentity, HostDevice, Place
@@ -75,19 +76,20 @@ async def attach(
         DocumentError: a word or fragment is refused.
         HostError: there is no room, a device is not there or is attached already, or as `apply`.
     """
-    seen = await observe(host, domid=domid, layout=layout)
-    fragments = [_fragment(one, seen.topology.domain, place) for one in given]
-    facts = await _facts(host, fragments, seen, domid)
-    wanted = with_devices(seen, fragments, facts, auto_controller=auto_controller)
-    emulated = {(one.family, one.index) for one in wanted.plan.topology.controllers if one.type == "emulated"}
-    if any(_seat(part) in emulated for part in wanted.parts):
-        # QEMU may hold more than the records tell: its ids, its nodes, its free slots
-        seen = await observe(host, domid=domid, layout=layout, expect_qmp=True)
-        facts = await _emulators_facts(host, facts, seen, domid)
+    async with work_on(host, domid, dry_run=dry_run) as work:
+        seen = await observe(host, domid=domid, layout=layout, nodes=work.nodes)
+        fragments = [_fragment(one, seen.topology.domain, place) for one in given]
+        facts = await _facts(host, fragments, seen, domid, work.nodes)
         wanted = with_devices(seen, fragments, facts, auto_controller=auto_controller)
-    if before is not None:
-        before(wanted)
-    applied = await bring_about(wanted.plan, host, policy=Policy(), dry_run=dry_run, on_step=on_step)
+        emulated = {(one.family, one.index) for one in wanted.plan.topology.controllers if one.type == "emulated"}
+        if any(_seat(part) in emulated for part in wanted.parts):
+            # QEMU may hold more than the records tell: its ids, its nodes, its free slots
+            seen = await observe(host, domid=domid, layout=layout, expect_qmp=True, nodes=work.nodes)
+            facts = await _emulators_facts(host, facts, seen, domid)
+            wanted = with_devices(seen, fragments, facts, auto_controller=auto_controller)
+        if before is not None:
+            before(wanted)
+        applied = await bring_about(wanted.plan, host, work, policy=Policy(), dry_run=dry_run, on_step=on_step)
     return Moved(wanted.parts, applied)
 
 
@@ -111,29 +113,30 @@ async def detach(
     Raises:
         DocumentError, HostError: as `attach`; T438, it is not attached.
     """
-    seen = await observe(host, domid=domid, layout=layout)
-    parts: list[Part | Domain] = [
-        read_fragment(one.what, seen.topology.domain, file=one.file)
-        if isinstance(one.what, bytes)
-        else find_part(seen.topology, one.what)
-        for one in given
-    ]
-    fragments = [one for one in parts if isinstance(one, Domain)]
-    facts = Facts(scsi=_scsi_devices(host, fragments, gone=True))
-    if any(device.disk is not None or device.scsi is not None for one in fragments for device in one.devices):
-        facts = await _emulators_facts(host, facts, seen, domid)
-    leaving: list[Part] = []
-    for one in parts:
-        if isinstance(one, Domain):
-            leaving += (find_element(seen.topology, element, one, facts) for element in one.controllers)
-            leaving += (find_element(seen.topology, element, one, facts) for element in one.devices)
-        else:
-            leaving.append(one)
-    wanted = without_devices(seen, leaving)
-    if before is not None:
-        before(wanted)
-    policy = Policy(prune=True, force=force, only=frozenset(map(subject, wanted.parts)))
-    applied = await bring_about(wanted.plan, host, policy=policy, dry_run=dry_run, on_step=on_step)
+    async with work_on(host, domid, dry_run=dry_run) as work:
+        seen = await observe(host, domid=domid, layout=layout, nodes=work.nodes)
+        parts: list[Part | Domain] = [
+            read_fragment(one.what, seen.topology.domain, file=one.file)
+            if isinstance(one.what, bytes)
+            else find_part(seen.topology, one.what)
+            for one in given
+        ]
+        fragments = [one for one in parts if isinstance(one, Domain)]
+        facts = Facts(scsi=_scsi_devices(host, fragments, gone=True))
+        if any(device.disk is not None or device.scsi is not None for one in fragments for device in one.devices):
+            facts = await _emulators_facts(host, facts, seen, domid)
+        leaving: list[Part] = []
+        for one in parts:
+            if isinstance(one, Domain):
+                leaving += (find_element(seen.topology, element, one, facts) for element in one.controllers)
+                leaving += (find_element(seen.topology, element, one, facts) for element in one.devices)
+            else:
+                leaving.append(one)
+        wanted = without_devices(seen, leaving)
+        if before is not None:
+            before(wanted)
+        policy = Policy(prune=True, force=force, only=frozenset(map(subject, wanted.parts)))
+        applied = await bring_about(wanted.plan, host, work, policy=policy, dry_run=dry_run, on_step=on_step)
     return Moved(wanted.parts, applied)
 
 
@@ -177,15 +180,18 @@ def _seat(part: Part) -> tuple[str, int]:
 # What the host says
 
 
-async def _facts(host: Host, fragments: Sequence[Domain], seen: Observation, domid: int | None) -> Facts:
+async def _facts(
+    host: Host, fragments: Sequence[Domain], seen: Observation, domid: int | None, nodes: View | None
+) -> Facts:
     """Return what the host says of what the fragments name; of its QEMU no more than it had to be asked anyway."""
     hosts = _host_devices(host, fragments)
-    notes = {} if domid is None else await (await host.xenstore()).tree(USBBACK)
+    usbback = host.sysfs.has_driver("usbback")
+    notes = await nodes.tree(USBBACK) if usbback and nodes is not None else {}
     facts = Facts(
         hosts=hosts,
         lent={found.selector: own_drivers(found, host.sysfs, notes) for found in hosts.values()},
         scsi=_scsi_devices(host, fragments),
-        usbback=host.sysfs.has_driver("usbback"),
+        usbback=usbback,
     )
     return facts if domid is not None else await _emulators_facts(host, facts, seen, domid)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from translator.apply import work_on
 from translator.binding import own_drivers
 from translator.errors import HostError
 from translator.layouts import USBBACK
@@ -68,31 +69,35 @@ async def release(host: Host, domid: int) -> tuple[str, ...]:
     Host devices that the kernel's usbback had for it go back to their own drivers first.
 
     Raises:
-        HostError: the host cannot be reached; T404, the domid is somebody's; T413, a driver refused its device.
+        HostError: the host cannot be reached; T404, the domid is somebody's; T413, a driver refused its device;
+            T504, somebody is at work on it.
     """
-    store = await host.xenstore()
-    if await store.read(f"/local/domain/{domid}/vm") is not None:
-        raise HostError("T404", f"domain {domid} runs, and has not been released", "see `xl list`")
-    paths = [f"/local/domain/0/backend/{kind}/{domid}" for kind in _KINDS]
-    paths.append(f"/libxl/{domid}/device/vusb")
-    left = [path for path in paths if await store.read(path) is not None]
-    if not left:
-        return ()
-    given = set((await store.tree(paths[_KINDS.index("vusb")])).values())
-    lent = [device for device in host.sysfs.usb_devices() if device.path in given]
-    notes = await store.tree(USBBACK)
-    for device in lent:
-        give_back(device, host.sysfs, notes)
-    noted = [f"{USBBACK}/{node_name(str(device.path))}" for device in lent]
-    await store.commit(
-        [
-            XenstoreOp(op="expect-absent", path=f"/local/domain/{domid}/vm", why=f"domain {domid} has gone"),
-            *(XenstoreOp(op="rm", path=path) for path in (*left, *noted)),
-            *(XenstoreOp(op="sweep", path=path.rpartition("/")[0]) for path in (*left, *noted)),
-            XenstoreOp(op="sweep", path=f"/libxl/{domid}"),
-        ]
-    )
-    return tuple(left)
+    async with work_on(host, domid) as work:
+        nodes = work.nodes
+        assert nodes is not None, "it has a domid"
+        if await nodes.read(f"/local/domain/{domid}/vm") is not None:
+            raise HostError("T404", f"domain {domid} runs, and has not been released", "see `xl list`")
+        paths = [f"/local/domain/0/backend/{kind}/{domid}" for kind in _KINDS]
+        paths.append(f"/libxl/{domid}/device/vusb")
+        left = [path for path in paths if await nodes.read(path) is not None]
+        if not left:
+            return ()
+        given = set((await nodes.tree(paths[_KINDS.index("vusb")])).values())
+        lent = [device for device in host.sysfs.usb_devices() if device.path in given]
+        notes = await nodes.tree(USBBACK)
+        for device in lent:
+            give_back(device, host.sysfs, notes)
+        noted = [f"{USBBACK}/{node_name(str(device.path))}" for device in lent]
+        await (await host.xenstore()).commit(
+            [
+                XenstoreOp(op="expect-absent", path=f"/local/domain/{domid}/vm", why=f"domain {domid} has gone"),
+                *(XenstoreOp(op="rm", path=path) for path in (*left, *noted)),
+                *(XenstoreOp(op="sweep", path=path.rpartition("/")[0]) for path in (*left, *noted)),
+                XenstoreOp(op="sweep", path=f"/libxl/{domid}"),
+            ],
+            nodes,
+        )
+        return tuple(left)
 
 
 def give_back(device: HostDevice, sysfs: Sysfs, notes: Mapping[str, str]) -> None:

@@ -10,6 +10,7 @@ from translator.plan import LaunchOption, QmpCommand, SysfsWrites, Transaction, 
 from translator.topology import PRIMARY, check_domid
 
 if TYPE_CHECKING:
+    from asyncio import Lock
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from types import TracebackType
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from translator.hosts.qmp import Qmp
     from translator.hosts.sysfs import Sysfs
     from translator.hosts.xenstore import Xenstore
+    from translator.hosts.xenview import View
     from translator.outcome import Applied, StepEvent
     from translator.plan import Action, Plan, XenstoreOp
     from translator.recover import Recovered
@@ -74,9 +76,7 @@ class Host:
         self._known_drivers: KnownDrivers | None = None
         self._recorded: dict[tuple[int, str], Path] = {}  # by domid and device model
         self._named_for: dict[str, int | None] = {}  # which domain a named socket has turned out to be of
-        from asyncio import Lock  # importing a plan's stages must not cost asyncio
-
-        self._connecting = Lock()
+        self._connecting: dict[object, Lock] = {}  # by what is connected to
 
     async def __aenter__(self) -> Host:
         return self
@@ -243,7 +243,7 @@ class Host:
         """Return the xenstored's client, a new one when the connection was lost."""
         from translator.hosts.xenstore import Xenstore
 
-        async with self._connecting:
+        async with self._one_at_a_time("xenstore"):
             if self._xenstore is None or not self._xenstore.is_open:
                 if self._xenstore is not None:
                     await self._xenstore.close()
@@ -261,7 +261,7 @@ class Host:
 
         path = self.monitor_path(device_model, domid)
         place = domid, path
-        async with self._connecting:
+        async with self._one_at_a_time(place):
             if place not in self._qmps or not self._qmps[place].is_open:
                 if place in self._qmps:
                     await self._qmps.pop(place).close()
@@ -274,9 +274,16 @@ class Host:
 
     async def release(self, domid: int | None) -> None:
         """Give a domain's monitors free for others; they are connected to again when next needed."""
-        async with self._connecting:
-            for place in [place for place in self._qmps if place[0] == domid]:
-                await self._qmps.pop(place).close()
+        for place in [place for place in self._qmps if place[0] == domid]:
+            async with self._one_at_a_time(place):
+                if place in self._qmps:
+                    await self._qmps.pop(place).close()
+
+    def _one_at_a_time(self, what: object) -> Lock:
+        """Return what keeps two from connecting to the same; a monitor that does not answer holds up no other."""
+        from asyncio import Lock  # importing a plan's stages must not cost asyncio
+
+        return self._connecting.setdefault(what, Lock())
 
     def names_monitor(self, device_model: str) -> bool:
         """Tell whether a socket was named for the device model."""
@@ -338,11 +345,22 @@ class Performer:
     Args:
         made: xenstore directories that are ours to remove, besides those that are made from now on.
         guards: what must hold in every transaction besides its own guards.
+        snapshot: what the decision to act was made on; the first action goes on in it if it is a transaction.
+
+    `seen` is the store as it was when the last transaction took effect, None before the first one.
     """
 
     def __init__(
-        self, host: Host, domid: int | None, *, made: Iterable[str] = (), guards: Sequence[XenstoreOp] = ()
+        self,
+        host: Host,
+        domid: int | None,
+        *,
+        made: Iterable[str] = (),
+        guards: Sequence[XenstoreOp] = (),
+        snapshot: View | None = None,
     ) -> None:
+        self.seen: View | None = None
+        self._snapshot = snapshot
         self._host = host
         self._domid = domid
         self._made = set(made)
@@ -351,10 +369,16 @@ class Performer:
     async def perform(self, action: Action, device_model: str | None) -> None:
         """Carry the action out; an effect that takes time is waited for."""
         host = self._host
+        if not isinstance(action, Transaction):
+            if self._snapshot is not None:
+                self._snapshot.end()
+            if self.seen is not None:
+                self.seen = self.seen.settled()
         match action:
             case Transaction(operations, wait, otherwise):
                 await self._commit(operations)
-                if wait is not None:
+                if wait is not None and self.seen is not None:
+                    self.seen = self.seen.settled()
                     await self._wait_for_answer(wait, otherwise)
             case Wait():
                 await self._wait(action)
@@ -402,7 +426,11 @@ class Performer:
         ours = [one for one in operations if one.op != "rm-empty" or one.path in self._made]
         if not ours:
             return
-        self._made |= await (await self._host.xenstore()).commit([*self._guards, *ours])
+        done = await (await self._host.xenstore()).commit([*self._guards, *ours], self._snapshot)
+        self._made |= done.made
+        if self.seen is not None:
+            done.view.recall(self.seen)
+        self.seen = done.view
 
     async def _wait_for_answer(self, wait: Wait, otherwise: Sequence[XenstoreOp] | None) -> None:
         """Give the other side its time; see `Transaction`."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from translator.host import Host
     from translator.hosts.qmp import Qmp, QomDevice
+    from translator.hosts.xenview import View
     from translator.layouts import Layout
     from translator.topology import Guest
     from translator.topology import Layout as LayoutName
@@ -58,6 +59,7 @@ async def observe(
     expect_qmp: bool = False,
     records_only: bool = False,
     like: Topology | None = None,
+    nodes: View | None = None,
 ) -> Observation:
     """Return what a running domain has.
 
@@ -67,21 +69,25 @@ async def observe(
         like: what is expected, whose ids tell the indexes of controllers that have an alias of the user's.
         expect_qmp: whether a monitor that cannot be reached is an error although no record points at QEMU.
         records_only: whether QEMU is left alone, and only the records tell.
+        nodes: a Xen domain's, if they were seen already; else they are asked for.
 
     Raises:
         HostError: the host cannot be reached, or has no such domain.
     """
-    reader = _Reader(host, domid, layout_named(layout or ("qemu" if domid is None else "libxl")), like)
+    reader = _Reader(host, domid, layout_named(layout or ("qemu" if domid is None else "libxl")), like, nodes)
     return await reader.read(expect_qmp=expect_qmp, records_only=records_only)
 
 
 class _Reader:
-    def __init__(self, host: Host, domid: int | None, layout: Layout, like: Topology | None) -> None:
+    def __init__(
+        self, host: Host, domid: int | None, layout: Layout, like: Topology | None, nodes: View | None
+    ) -> None:
         self.known = {(one.family, one.id): one.index for one in like.controllers} if like else {}
         self.expected = like
         self.host = host
         self.domid = domid
         self.layout = layout
+        self._nodes = nodes
         self.lacking: set[str] = set()
 
     async def read(self, *, expect_qmp: bool, records_only: bool) -> Observation:
@@ -127,6 +133,14 @@ class _Reader:
             lent=usb.lent,
         )
 
+    async def nodes(self) -> View:
+        """Return the view of a Xen domain that all is read in."""
+        if self._nodes is None:
+            from translator.hosts.xenview import View
+
+            self._nodes = View(await self.host.xenstore())
+        return self._nodes
+
     async def devices_of(self, monitor: Qmp) -> tuple[QomDevice, ...]:
         """Return QEMU's devices. A disk does not tell what is behind it: its SCSI child has that."""
         found = await monitor.devices(_asked())
@@ -157,7 +171,7 @@ class _Reader:
                 machine=machine.type,
                 domid=None,
             )
-        xenstore = await self.host.xenstore()
+        xenstore = await self.nodes()
         name = await xenstore.read(f"/local/domain/{self.domid}/name")
         if name is None:
             raise HostError("T403", f"there is no domain {self.domid}", "see `xl list` for those that run")
@@ -177,7 +191,7 @@ class _Reader:
         """Yield what xenstore has of the families that keep records there themselves."""
         if self.domid is None:
             return
-        xenstore = await self.host.xenstore()
+        xenstore = await self.nodes()
         for family in families():
             root = family.record_root(self.domid)
             if root is None:
@@ -192,16 +206,11 @@ class _Reader:
     async def records(self) -> Records:
         if self.domid is None:
             return Records()
-        xenstore = await self.host.xenstore()
-        nodes: dict[str, str] = {}
-        for root in self.layout.record_roots(self.domid):
-            nodes |= await xenstore.tree(root)
-        for further in self.layout.further_roots(self.domid, nodes):
-            if further.startswith(f"/local/domain/{self.domid}/"):
-                # the guest may write what it likes there, and as much: one node is read, and nothing followed
-                nodes[further] = await xenstore.read(further) or ""
-            else:
-                nodes |= await xenstore.tree(further)
+        xenstore = await self.nodes()
+        # which families have records at all: most of what is looked for is not there
+        await xenstore.children(f"/libxl/{self.domid}/device")
+        nodes = _merged(await xenstore.matching(*self.layout.record_paths(self.domid)))
+        nodes |= _merged(await xenstore.matching(*self.layout.further_paths(self.domid, nodes)))
         controllers = self.layout.read_controllers(self.domid, nodes)
         notes: Mapping[str, str] = {}
         if any(record.type == "pv" and record.devices for record in controllers):
@@ -212,7 +221,7 @@ class _Reader:
         """Return the device models besides the primary one: those recorded, and those expected or named."""
         if self.domid is None:
             return ()
-        nodes = await (await self.host.xenstore()).tree(emulators.records_of(self.domid))
+        nodes = await (await self.nodes()).tree(emulators.records_of(self.domid))
         models = {model.name: model for model in emulators.read(self.domid, nodes)}
         for model in models.values():
             if model.qmp:
@@ -232,6 +241,11 @@ class _Reader:
         except MonitorGone:
             return ()
         return tuple(msgspec.structs.replace(device, device_model=model) for device in found)
+
+
+def _merged(found: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """Return the nodes that any of the patterns fits."""
+    return {path: value for nodes in found.values() for path, value in nodes.items()}
 
 
 @cache

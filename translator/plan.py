@@ -51,7 +51,7 @@ class XenstoreOp(msgspec.Struct, frozen=True, omit_defaults=True):
     expect         fail unless the node exists and, when `value` is given, has it
     expect-absent  fail if the node exists
     expect-nowhere  fail if a node has `value`, or exists when no value is given, whose path is `path` with something
-                   in the place of each component `*`
+                   in the place of each component `*`, and of `*[not(NAME)]` something without a node NAME below
 
     `permissions` are as `xenstore-ls -p` prints them, the owner first: `("n7", "r0")`. `why` is, for the
     guards, what to tell the reader when they fail.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 from translator.errors import HostError
@@ -10,27 +9,25 @@ from translator.hosts.xenstore import claimed, elsewhere
 from translator.plan import SysfsWrites, Transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from translator.host import Host
-    from translator.hosts.xenstore import Xenstore
-    from translator.plan import Plan, Step
+    from translator.hosts.xenview import View
+    from translator.plan import Plan, Step, XenstoreOp
     from translator.topology import Controller
     from translator.transition import Transition
 
 _OS_TYPES = {"pv": "linux", "pvh": "xenpvh", "hvm": "hvm"}
 
 
-async def check_guest_type(plan: Plan, host: Host) -> None:
+async def check_guest_type(plan: Plan, nodes: View) -> None:
     """Refuse a document that is for another type of guest than the running domain is.
 
     Raises:
         HostError: T422.
     """
     domain = plan.topology.domain
-    if domain.hypervisor != "xen" or domain.domid is None:
-        return
-    found = await (await host.xenstore()).read(f"/libxl/{domain.domid}/type")
+    found = await nodes.read(f"/libxl/{domain.domid}/type")
     if found in _OS_TYPES and found != domain.guest:
         raise HostError(
             "T422",
@@ -40,7 +37,7 @@ async def check_guest_type(plan: Plan, host: Host) -> None:
         )
 
 
-async def preflight(plan: Plan, change: Transition, host: Host) -> None:
+async def preflight(plan: Plan, change: Transition, host: Host, nodes: View) -> None:
     """Look whether the host can carry out what is to change to match the plan.
 
     What a step itself makes sure of in its transaction is asked here too, so that nothing has to be undone.
@@ -48,22 +45,36 @@ async def preflight(plan: Plan, change: Transition, host: Host) -> None:
     Raises:
         HostError: T417, T418, T420, T421, T423, T425, with what to do instead.
     """
-    domain = plan.topology.domain
-    if domain.hypervisor != "xen" or domain.domid is None:
-        return
-    xenstore = await host.xenstore()
+    domid = plan.topology.domain.domid
+    assert domid is not None, "the nodes are a Xen domain's"
     steps = change.additions
-    if any(step.target == "qmp" for step in change.steps) or _added(plan, steps, "qusb"):
-        await _device_model(domain.domid, xenstore)
+    if any(step.target == "qmp" for step in change.steps):
+        await _device_model(domid, nodes)
     for controller in _added(plan, steps, "qusb"):
-        await _serves_qusb(domain.domid, controller, xenstore)
+        await _serves_qusb(domid, controller, nodes)
     _usbback(plan, steps, host)
-    await _leftovers(change, xenstore)
-    await _claims(change, xenstore)
+    wanted = _claimed(change)
+    # the devices of a plan are looked for in the same places; what is listed there tells of much of the rest
+    seen = await nodes.matching(*(operation.path for _, operation in wanted))
+    await _leftovers(change, nodes)
+    _claims(change, wanted, seen)
 
 
-async def _claims(change: Transition, xenstore: Xenstore) -> None:
-    """Search for host devices that somebody has; what a removal gives back on the way may be given again."""
+def _claimed(change: Transition) -> list[tuple[Step, XenstoreOp]]:
+    """Return what is to be nowhere, with the step that wants it."""
+    return [
+        (step, operation)
+        for step in change.additions
+        if isinstance(step.action, Transaction)
+        for operation in step.action.transaction
+        if operation.op == "expect-nowhere"
+    ]
+
+
+def _claims(
+    change: Transition, wanted: Sequence[tuple[Step, XenstoreOp]], seen: Mapping[str, Mapping[str, str]]
+) -> None:
+    """Refuse host devices that somebody has; what a removal gives back on the way may be given again."""
     returned = {
         operation.path
         for step in change.removals
@@ -71,16 +82,6 @@ async def _claims(change: Transition, xenstore: Xenstore) -> None:
         for operation in step.action.transaction
         if operation.op == "rm" or (operation.op == "write" and operation.value == "")
     }
-    wanted = [
-        (step, operation)
-        for step in change.additions
-        if isinstance(step.action, Transaction)
-        for operation in step.action.transaction
-        if operation.op == "expect-nowhere"
-    ]
-    # the devices of a plan are looked for in the same places
-    patterns = list(dict.fromkeys(operation.path for _, operation in wanted))
-    seen = dict(zip(patterns, await asyncio.gather(*map(xenstore.matching, patterns)), strict=True))
     for step, operation in wanted:
         found = elsewhere(operation, seen[operation.path])
         if found is not None and not any(f"{found}/".startswith(f"{path}/") for path in returned):
@@ -88,7 +89,7 @@ async def _claims(change: Transition, xenstore: Xenstore) -> None:
             raise HostError(error.code, error.message, error.help, step.source)
 
 
-async def _leftovers(change: Transition, xenstore: Xenstore) -> None:
+async def _leftovers(change: Transition, nodes: View) -> None:
     """Refuse what a domain of the same id has left: a backend's directory without a record of its controller.
 
     A controller that a removal takes away on the way is none.
@@ -99,7 +100,7 @@ async def _leftovers(change: Transition, xenstore: Xenstore) -> None:
             continue
         absent = [one.path for one in step.action.transaction if one.op == "expect-absent"]
         for path in absent:
-            if "/backend/" in path and await xenstore.read(path) is not None:
+            if "/backend/" in path and not await nodes.is_absent(path):
                 raise HostError(
                     "T425",
                     f"{path} is left of an earlier domain with this id",
@@ -108,28 +109,27 @@ async def _leftovers(change: Transition, xenstore: Xenstore) -> None:
                 )
 
 
-async def _device_model(domid: int, xenstore: Xenstore) -> None:
+async def _device_model(domid: int, nodes: View) -> None:
     """Source: libxl__device_usbctrl_add and libxl_get_stubdom_id, which refuse the same later and say less."""
-    if await xenstore.read(f"/libxl/{domid}/dm-version") == "qemu_xen_traditional":
+    if await nodes.read(f"/libxl/{domid}/dm-version") == "qemu_xen_traditional":
         raise HostError(
             "T420",
             f"the device model of domain {domid} is qemu-traditional, which takes no USB devices while it runs",
             'start the domain with device_model_version="qemu-xen", or with a paravirtual controller of type pv',
         )
-    others = await xenstore.children("/local/domain") or ()
-    targets = await asyncio.gather(*(xenstore.read(f"/local/domain/{other}/target") for other in others))
-    for other, target in zip(others, targets, strict=True):
-        if target == str(domid):
-            raise HostError(
-                "T421",
-                f"the QEMU of domain {domid} runs in stub domain {other}, out of reach",
-                "start the domain without device_model_stubdomain_override, or use a controller of type pv",
-            )
+    stub = await nodes.read(f"/local/domain/{domid}/image/device-model-domid")
+    if stub is not None:
+        raise HostError(
+            "T421",
+            f"the QEMU of domain {domid} runs in stub domain {stub}, out of reach",
+            "start the domain without device_model_stubdomain_override, or use a controller of type pv",
+        )
 
 
-async def _serves_qusb(domid: int, controller: Controller, xenstore: Xenstore) -> None:
+async def _serves_qusb(domid: int, controller: Controller, nodes: View) -> None:
     backend = controller.backend or 0
-    if await xenstore.read(f"/local/domain/{backend}/device-model/{domid}/backends/qusb") is None:
+    if await nodes.read(f"/local/domain/{backend}/device-model/{domid}/backends/qusb") is None:
+        await _device_model(domid, nodes)  # for a better reason
         raise HostError(
             "T423",
             f"controller {controller.index} is qusb, and domain {domid} has no QEMU that serves it in domain "

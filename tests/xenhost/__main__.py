@@ -69,10 +69,10 @@ def table(verdicts: list[dict[str, Any]]) -> str:
     for verdict in verdicts:
         word = "passed" if verdict["passed"] else "FAILED"
         lines.append(f"| {verdict['name']} | {verdict['claim']} | {verdict['seconds']:.0f} | {word} |")
-    lines += ["", "| command | seconds in dom0 | xenstore operations |", "|---|---|---|"]
+    lines += ["", "| command | seconds in dom0 | its requests | lines logged |", "|---|---|---|---|"]
     for verdict in verdicts:
-        for command, seconds, operations in verdict["figures"]:
-            lines.append(f"| {verdict['name']}: `{command}` | {seconds:.1f} | {operations} |")
+        for command, seconds, requests, logged in verdict["figures"]:
+            lines.append(f"| {verdict['name']}: `{command}` | {seconds:.2f} | {requests or ''} | {logged or ''} |")
     return "\n".join(lines)
 
 

@@ -14,13 +14,14 @@ import os
 import random
 import re
 from contextlib import asynccontextmanager
-from itertools import groupby
-from typing import TYPE_CHECKING, Final
+from itertools import takewhile
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pyxs._internal import Op
 
 from translator.errors import HostError, OutcomeUnknown
-from translator.hosts.xenwire import DIRECTORY_PART, Changes, Refusal, Wire, open_descriptor, text, words
+from translator.hosts.xenview import View, check_path, check_pattern, invalid
+from translator.hosts.xenwire import DIRECTORY_PART, Changes, Refusal, Wire, open_descriptor, words
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -28,10 +29,8 @@ if TYPE_CHECKING:
     from translator.plan import XenstoreOp
 
 ATTEMPTS: Final = 32  # how often a conflicting transaction is tried before the conflict is reported
-PATH_BYTES: Final = 1024
 VALUE_BYTES: Final = 2048  # oxenstored's limit; the C daemon takes 4096 less the path
 
-_PATH = re.compile(r"/|(/[A-Za-z0-9_@-]+)+")  # both daemons answer EINVAL to anything else, . and : included
 _PERMISSION = re.compile(r"[nrwb][0-9]+")
 _VERBS = {
     Op.READ: "read",
@@ -43,6 +42,13 @@ _VERBS = {
     Op.SET_PERMS: "set the permissions of",
     Op.WATCH: "watch",
 }
+
+
+class Committed(NamedTuple):
+    """A transaction that has taken effect: what its mkdirs made, and the store as it was seen to be with it."""
+
+    made: frozenset[str]
+    view: View
 
 
 class Xenstore:
@@ -99,17 +105,19 @@ class Xenstore:
 
     async def read(self, path: str) -> str | None:
         """Return the node's value, or None without a node; bytes that are no UTF-8 come as `\\xNN`."""
-        answer = await self._ask(Op.READ, path)
-        return None if answer is None else text(answer)
+        check_path(path)
+        return await View(self).read(path)
 
     async def children(self, path: str) -> tuple[str, ...] | None:
         """Return the names of the node's children, sorted, or None without a node."""
-        _check_path(path)
-        return await self._children(self._wire.request(Op.DIRECTORY, path), path)
+        check_path(path)
+        return await View(self).children(path)
 
-    async def permissions(self, path: str) -> tuple[str, ...] | None:
+    async def permissions(self, path: str, transaction: int = 0) -> tuple[str, ...] | None:
         """Return the node's permissions, the owner first: `("n0", "r7")`; None without a node."""
-        answer = await self._ask(Op.GET_PERMS, path)
+        check_path(path)
+        request = self._wire.request(Op.GET_PERMS, path, transaction=transaction)
+        answer = await self.answer_or_none(request, f"{_VERBS[Op.GET_PERMS]} {path}")
         return None if answer is None else tuple(words(answer))
 
     async def tree(self, path: str) -> dict[str, str]:
@@ -117,29 +125,49 @@ class Xenstore:
 
         Not a snapshot: a node that goes or comes meanwhile may be in it or not.
         """
-        _check_path(path)
-        found: dict[str, str] = {}
-        level = [path]
-        while level:
-            reads = [self._wire.request(Op.READ, node) for node in level]
-            listings = [self._wire.request(Op.DIRECTORY, node) for node in level]
-            below: list[str] = []
-            for node, read, listing in zip(level, reads, listings, strict=True):
-                value = await self.answer_or_none(read, f"read {node}")
-                names = await self._children(listing, node)
-                if value is not None:
-                    found[node] = text(value)
-                    below += [f"{node.rstrip('/')}/{name}" for name in names or ()]
-            level = below
-        return dict(sorted(found.items(), key=lambda item: item[0].split("/")))
+        check_path(path)
+        return await View(self).tree(path)
 
-    async def commit(self, operations: Sequence[XenstoreOp]) -> frozenset[str]:
+    async def matching(self, *patterns: str) -> dict[str, dict[str, str]]:
+        """Return, for each pattern, the nodes whose paths fit it, with their values; see `View.matching`.
+
+        Not a snapshot, as `tree`. It is what an `expect-nowhere` of that path looks at.
+        """
+        for pattern in patterns:
+            check_pattern(pattern)
+        return await View(self).matching(*patterns)
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[View]:
+        """Give a view that is one transaction, so that a `commit` which goes on in it guards all that was seen.
+
+        At the end, or with `end`, it is gone without any effect.
+        """
+        start = self._wire.request(Op.TRANSACTION_START, "")
+        view = None
+        try:
+            view = View(self, int((await self.answer(start, "begin a transaction")).rstrip(b"\0")))
+            yield view
+        finally:
+            if view is None:
+                self._wire.abort(start)
+            else:
+                self.end(view)
+
+    def end(self, view: View) -> None:
+        """End the view's transaction without any effect, unless it has ended; the view is of that moment then."""
+        if view.transaction and self._wire.is_open:
+            self._wire.request(Op.TRANSACTION_END, "F", transaction=view.transaction)
+        view.transaction = 0
+
+    async def commit(self, operations: Sequence[XenstoreOp], snapshot: View | None = None) -> Committed:
         """Carry the operations out in one transaction, in order; all of them or none.
 
         A conflict with another client begins again from the first guard, up to `ATTEMPTS` times.
 
-        Returns:
-            The paths that `mkdir` operations made, because they were not there.
+        Args:
+            snapshot: whose transaction the first attempt is, if it has not ended: what was seen there is not asked
+                again, and the daemon makes sure that it still holds.
 
         Raises:
             HostError: T404, a guard failed; T418, an `expect-nowhere` did; T405, xenstored refused or the operation
@@ -152,19 +180,16 @@ class Xenstore:
         # Those of one client take turns: they share the directories above what they make, so each one that is
         # committed would be a conflict of all others under way.
         async with self._turn:
-            return await self._commit(operations)
-
-    async def matching(self, pattern: str) -> dict[str, str]:
-        """Return what an `expect-nowhere` of that path looks at, outside of any transaction: values by path."""
-        _check_path(pattern.replace("*", "_"))
-        return await _Steps(self, self._wire, 0).matching(pattern)
-
-    async def _commit(self, operations: Sequence[XenstoreOp]) -> frozenset[str]:
-        for attempt in range(ATTEMPTS):
-            made = await self._attempt(operations)
-            if made is not None:
-                return made
-            await asyncio.sleep(random.uniform(0, min(0.0005 * 2**attempt, 0.05)))
+            if snapshot is not None and snapshot.transaction and snapshot.store is self:
+                made = await self._attempt(operations, snapshot)
+                if made is not None:
+                    return Committed(made, snapshot)
+            for attempt in range(ATTEMPTS):
+                async with self.snapshot() as view:
+                    made = await self._attempt(operations, view)
+                if made is not None:
+                    return Committed(made, view)
+                await asyncio.sleep(random.uniform(0, min(0.0005 * 2**attempt, 0.05)))
         raise HostError(
             "T409",
             f"the transaction on {operations[0].path} was in conflict with other clients {ATTEMPTS} times",
@@ -182,13 +207,13 @@ class Xenstore:
         try:
             async with asyncio.timeout(timeout_s), self.watch(path) as changes:
                 while True:
+                    await changes.next()  # the first one comes by itself
                     value = await self.read(path)
                     if value is not None and value in values:
                         return value
                     if value is not None and value in refusals:
                         raise HostError("T407", f"{path} became {value!r}, and not {_either(values)}")
                     seen = "no such node" if value is None else repr(value)
-                    await changes.next()
         except TimeoutError as error:
             raise HostError(
                 "T407", f"{path} did not become {_either(values)} within {timeout_s:g} s; last seen: {seen}"
@@ -197,7 +222,7 @@ class Xenstore:
     @asynccontextmanager
     async def watch(self, path: str) -> AsyncIterator[Changes]:
         """Give the changes at and below `path`; the first one tells of the watch itself."""
-        _check_path(path)
+        check_path(path)
         with self._wire.changes() as changes:
             try:
                 await self.answer(self._wire.request(Op.WATCH, path, changes.token), f"watch {path}")
@@ -223,13 +248,14 @@ class Xenstore:
                 return None
             raise _RefusedError(what, error.name) from error
 
-    async def _ask(self, op: int, path: str) -> bytes | None:
-        _check_path(path)
-        return await self.answer_or_none(self._wire.request(op, path), f"{_VERBS[op]} {path}")
+    def request(self, op: int, *words: str, value: str | None = None, transaction: int = 0) -> asyncio.Future[bytes]:
+        """Send a request; see `Wire.request`."""
+        return self._wire.request(op, *words, value=value, transaction=transaction)
 
-    async def _children(self, listing: asyncio.Future[bytes], path: str) -> tuple[str, ...] | None:
+    async def listing(self, request: asyncio.Future[bytes], path: str) -> tuple[str, ...] | None:
+        """Return the names that a request for them was answered with, sorted; None where there is no such node."""
         try:
-            answer = await self.answer_or_none(listing, f"list {path}")
+            answer = await self.answer_or_none(request, f"list {path}")
         except _RefusedError as error:
             # The C daemon keeps to the protocol's 4096 bytes and gives longer listings in parts.
             if error.name != "E2BIG":
@@ -254,28 +280,16 @@ class Xenstore:
                     return tuple(sorted(words(listing)))
         raise HostError("T409", f"the children of {path} changed {ATTEMPTS} times while they were listed")
 
-    async def _attempt(self, operations: Sequence[XenstoreOp]) -> frozenset[str] | None:
-        """Run one transaction; return what its mkdirs made, None when it was in conflict."""
-        wire = self._wire
-        start = wire.request(Op.TRANSACTION_START, "")
-        ending = False
+    async def _attempt(self, operations: Sequence[XenstoreOp], view: View) -> frozenset[str] | None:
+        """Carry the operations out and end the view's transaction; return what mkdirs made, None after a conflict."""
         try:
-            transaction = int((await self.answer(start, "begin a transaction")).rstrip(b"\0"))
-            steps = _Steps(self, wire, transaction)
-            await steps.look([operation.path for operation in operations if operation.op == "mkdir"])
-            for searching, group in groupby(operations, lambda one: one.op == "expect-nowhere"):
-                if searching:
-                    await steps.expect_nowhere(list(group))
-                else:
-                    for operation in group:
-                        await steps.perform(operation)
-            await steps.settle()
-            end = wire.request(Op.TRANSACTION_END, "T", transaction=transaction)
-            ending = True
+            steps = _Steps(self, view, operations)
+            await steps.carry_out()
+            end = self._wire.request(Op.TRANSACTION_END, "T", transaction=view.transaction)
+            view.transaction = 0
             return frozenset(steps.absent) if await self._end(end) else None
         finally:
-            if not ending:
-                wire.abort(start)
+            self.end(view)
 
     async def _end(self, end: asyncio.Future[bytes]) -> bool:
         try:
@@ -294,45 +308,45 @@ class Xenstore:
 class _Steps:
     """The operations of one transaction: what does not depend on an answer is sent without waiting for one."""
 
-    def __init__(self, store: Xenstore, wire: Wire, transaction: int) -> None:
+    def __init__(self, store: Xenstore, view: View, operations: Sequence[XenstoreOp]) -> None:
         self._store = store
-        self._wire = wire
-        self._transaction = transaction
+        self._view = view
+        self._operations = operations
         self._sent: list[tuple[int, str, asyncio.Future[bytes]]] = []
         self.absent: set[str] = set()  # what mkdir is to make, and will have made
 
-    async def look(self, paths: Sequence[str]) -> None:
-        """Find out which of the nodes are absent, in one round trip."""
-        requests = {path: self._wire.request(Op.READ, path, transaction=self._transaction) for path in paths}
-        for path, request in requests.items():
-            if await self._store.answer_or_none(request, f"read {path}") is None:
-                self.absent.add(path)
-
-    async def perform(self, operation: XenstoreOp) -> None:
-        """Do one operation, as `translator.plan.XenstoreOp` describes it."""
-        path = operation.path
-        match operation.op:
-            case "write":
-                self._send(Op.WRITE, path, value=operation.value)
-                self._send_permissions(operation)
-            case "mkdir":
-                if path in self.absent:
-                    self._send(Op.MKDIR, path)
-                    self._send_permissions(operation)
-            case "rm":
-                self._send(Op.RM, path)
-            case "rm-empty" | "sweep":
-                if await self._get(Op.DIRECTORY, path) == b"" and await self._get(Op.READ, path) == b"":
+    async def carry_out(self) -> None:
+        """Do all of them, in order, as `translator.plan.XenstoreOp` describes each."""
+        await self._look()
+        comes_by_itself = self._with_something_below()
+        for number, operation in enumerate(self._operations):
+            path = operation.path
+            match operation.op:
+                case "write":
+                    has_permissions = self._view.makes(path, operation.permissions)
+                    self._view.writes(path, operation.value or "")
+                    self._send(Op.WRITE, path, value=operation.value)
+                    self._send_permissions(operation, has_permissions)
+                case "mkdir" if path in self.absent:
+                    has_permissions = self._view.makes(path, operation.permissions)
+                    if not has_permissions or number not in comes_by_itself:
+                        self._send(Op.MKDIR, path)
+                    self._send_permissions(operation, has_permissions)
+                case "rm":
+                    self._view.removes(path)
                     self._send(Op.RM, path)
-            case "expect":
-                await self._expect(operation)
-            case "expect-absent":
-                await self._expect_absent(operation)
-            case "expect-nowhere":
-                await self.expect_nowhere([operation])
-
-    async def settle(self) -> None:
-        """Wait until all that was sent is answered."""
+                case "rm-empty" | "sweep":
+                    if await self._view.children(path) == () and await self._view.read(path) == "":
+                        self._view.removes(path)
+                        self._send(Op.RM, path)
+                case "expect":
+                    await self._expect(operation)
+                case "expect-absent":
+                    await self._expect_absent(operation)
+                case "expect-nowhere":
+                    found = elsewhere(operation, (await self._view.matching(operation.path))[operation.path])
+                    if found is not None:
+                        raise claimed(operation, found)
         for op, path, request in self._sent:
             what = f"{_VERBS[op]} {path}"
             if op == Op.RM:  # where the parent is absent too, the daemons say so: as absent as asked for
@@ -340,80 +354,55 @@ class _Steps:
             else:
                 await self._store.answer(request, what)
 
+    async def _look(self) -> None:
+        """Ask at once what the guards at the beginning want to know, and find out what mkdir is to make."""
+        guards = list(takewhile(lambda one: one.op.startswith("expect"), self._operations))
+        await asyncio.gather(
+            self._view.matching(*(one.path for one in guards if one.op == "expect-nowhere")),
+            *(self._view.read(one.path) for one in guards if one.op == "expect"),
+            *(self._view.is_absent(one.path) for one in guards if one.op == "expect-absent"),
+        )
+        made = [one.path for one in self._operations if one.op == "mkdir"]
+        await asyncio.gather(*(self._view.read(path) for path in made if self._view.knows(path) is None))
+        self.absent = {path for path in made if not self._view.knows(path)}
+        # what is made below a directory that is there has its permissions: mostly those that it is to have
+        above = {
+            one.path.rpartition("/")[0]: None
+            for one in self._operations
+            if one.op == "mkdir" and one.path in self.absent and one.permissions is not None
+        }
+        await asyncio.gather(*(self._view.learn_permissions(path) for path in above if self._view.knows(path)))
+
+    def _with_something_below(self) -> frozenset[int]:
+        """Return the numbers of the mkdirs behind which something is made below, and so all that leads there."""
+        found: set[int] = set()
+        below: set[str] = set()
+        for number, one in reversed(list(enumerate(self._operations))):
+            if one.op == "mkdir" and one.path in below:
+                found.add(number)
+            if one.op in ("write", "mkdir"):
+                parts = one.path.split("/")
+                below |= {"/".join(parts[:depth]) for depth in range(2, len(parts))}
+        return frozenset(found)
+
     async def _expect(self, operation: XenstoreOp) -> None:
-        answer = await self._get(Op.READ, operation.path)
+        answer = await self._view.read(operation.path)
         if answer is None:
             raise _guard_failed(operation, "found none")
-        if operation.value is not None and text(answer) != operation.value:
-            raise _guard_failed(operation, f"found {text(answer)!r}")
+        if operation.value is not None and answer != operation.value:
+            raise _guard_failed(operation, f"found {answer!r}")
 
     async def _expect_absent(self, operation: XenstoreOp) -> None:
-        answer = await self._get(Op.READ, operation.path)
-        if answer is not None:
-            raise _guard_failed(operation, f"found {text(answer)!r}")
-        # oxenstored commits two transactions that both found nothing and both made the node; a listing that
-        # would come out different by now it takes for a conflict. So list the nearest node that is there.
-        await self._list_nearest(operation.path)
+        if not await self._view.is_absent(operation.path):
+            answer = await self._view.read(operation.path)
+            raise _guard_failed(operation, f"found {answer or ''!r}")
 
-    async def _list_nearest(self, path: str) -> None:
-        parent = path
-        while parent != "/":
-            parent = parent.rpartition("/")[0] or "/"
-            try:
-                if await self._get(Op.DIRECTORY, parent) is not None:
-                    return
-            except _RefusedError as error:
-                if error.name == "E2BIG":  # the C daemon's way to say that it is long; it counts as read
-                    return
-                raise
-
-    async def expect_nowhere(self, operations: Sequence[XenstoreOp]) -> None:
-        """Do several of these at once, so that they cost the round trips of one."""
-        seen = await asyncio.gather(*(self.matching(operation.path) for operation in operations))
-        for operation, values in zip(operations, seen, strict=True):
-            found = elsewhere(operation, values)
-            if found is not None:
-                raise claimed(operation, found)
-
-    async def matching(self, pattern: str) -> dict[str, str]:
-        """Return the values of the nodes that the pattern names; each listing guards against a new one."""
-        paths = [""]
-        for component in pattern.split("/")[1:]:
-            paths = await self._below(paths) if component == "*" else [f"{path}/{component}" for path in paths]
-        requests = {path: self._wire.request(Op.READ, path, transaction=self._transaction) for path in paths}
-        answers = {
-            path: await self._store.answer_or_none(request, f"read {path}") for path, request in requests.items()
-        }
-        return {path: text(answer) for path, answer in answers.items() if answer is not None}
-
-    async def _below(self, paths: Sequence[str]) -> list[str]:
-        """Return the paths of all children, sorted; of a node that is not there, its nearest ancestor is listed."""
-        requests = {path: self._wire.request(Op.DIRECTORY, path, transaction=self._transaction) for path in paths}
-        found: list[str] = []
-        for path, request in requests.items():
-            try:
-                answer = await self._store.answer_or_none(request, f"list {path}")
-            except _RefusedError as error:
-                if error.name != "E2BIG":
-                    raise
-                found += [f"{path}/{name}" for name in await self._store.children(path) or ()]
-                continue
-            if answer is None:
-                await self._list_nearest(path)
-            else:
-                found += [f"{path}/{name}" for name in sorted(words(answer))]
-        return found
-
-    async def _get(self, op: int, path: str) -> bytes | None:
-        request = self._wire.request(op, path, transaction=self._transaction)
-        return await self._store.answer_or_none(request, f"{_VERBS[op]} {path}")
-
-    def _send_permissions(self, operation: XenstoreOp) -> None:
-        if operation.permissions is not None:
+    def _send_permissions(self, operation: XenstoreOp, has_them: bool) -> None:
+        if operation.permissions is not None and not has_them:
             self._send(Op.SET_PERMS, operation.path, *operation.permissions)
 
     def _send(self, op: int, path: str, *words: str, value: str | None = None) -> None:
-        request = self._wire.request(op, path, *words, value=value, transaction=self._transaction)
+        request = self._store.request(op, path, *words, value=value, transaction=self._view.transaction)
         self._sent.append((op, path, request))
 
 
@@ -433,38 +422,27 @@ def _either(values: Sequence[str]) -> str:
 
 def _check(operation: XenstoreOp) -> None:
     path, value = operation.path, operation.value
-    _check_path(path.replace("*", "_") if operation.op == "expect-nowhere" else path)
+    if operation.op == "expect-nowhere":
+        check_pattern(path)
+    else:
+        check_path(path)
     if operation.op in ("rm", "rm-empty", "sweep") and path == "/":
-        raise _invalid("the root cannot be removed: oxenstored would do it")
+        raise invalid("the root cannot be removed: oxenstored would do it")
     if operation.op == "write":
         if value is None:
-            raise _invalid(f"a write of {path} without a value")
+            raise invalid(f"a write of {path} without a value")
         try:
             size = len(value.encode())
         except UnicodeEncodeError as error:
-            raise _invalid(f"the value of {path} is no text: {error.reason}") from error
+            raise invalid(f"the value of {path} is no text: {error.reason}") from error
         if size > VALUE_BYTES:
-            raise _invalid(f"the value of {path} has {size} bytes; xenstore takes {VALUE_BYTES}")
+            raise invalid(f"the value of {path} has {size} bytes; xenstore takes {VALUE_BYTES}")
         if "\0" in value:
-            raise _invalid(f"the value of {path} holds a NUL")
+            raise invalid(f"the value of {path} holds a NUL")
     if operation.permissions is not None and not (
         operation.permissions and all(_PERMISSION.fullmatch(word) for word in operation.permissions)
     ):
-        raise _invalid(f"the permissions of {path}, {operation.permissions}: each is n, r, w or b and a domid")
-
-
-def _check_path(path: str) -> None:
-    if not _PATH.fullmatch(path):
-        raise _invalid(
-            f"{path!r} is no xenstore path",
-            "absolute, without an empty component, of letters, digits and - _ @ only",
-        )
-    if len(path) > PATH_BYTES:
-        raise _invalid(f"the path {path[:60]}… has {len(path)} bytes; xenstore takes {PATH_BYTES}")
-
-
-def _invalid(message: str, help: str | None = None) -> HostError:
-    return HostError("T405", f"not sent to xenstored: {message}", help)
+        raise invalid(f"the permissions of {path}, {operation.permissions}: each is n, r, w or b and a domid")
 
 
 def elsewhere(operation: XenstoreOp, values: Mapping[str, str]) -> str | None:

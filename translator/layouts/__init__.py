@@ -97,17 +97,17 @@ class Layout(Protocol):
         host's drivers have it again.
         """
 
-    def record_roots(self, domid: int) -> tuple[str, ...]:
-        """Return the paths below which the domain's controllers are recorded; none: this layout has no records."""
+    def record_paths(self, domid: int) -> tuple[str, ...]:
+        """Return the nodes that tell of the domain's controllers, `*` for one component; none: no records."""
 
-    def further_roots(self, domid: int, nodes: Mapping[str, str]) -> tuple[str, ...]:
-        """Return the other paths to read, as the records (nodes by absolute path) tell; none that a guest names.
+    def further_paths(self, domid: int, nodes: Mapping[str, str]) -> tuple[str, ...]:
+        """Return the other nodes to read, as the records (nodes by absolute path) tell; none that a guest names.
 
-        In the guest's own directory each is a single node.
+        In the guest's own directory each is a single node: it may write what it likes there, and as much.
         """
 
     def read_controllers(self, domid: int, nodes: Mapping[str, str]) -> tuple[ControllerRecord, ...]:
-        """Return the domain's controllers, by index, from the nodes of all roots, by absolute path."""
+        """Return the domain's controllers, by index, from the nodes of all those paths."""
 
     def recorded_hosts(self, domid: int, nodes: Mapping[str, str]) -> frozenset[tuple[int, int]]:
         """Return bus and device numbers of the host devices that have a record which names no port."""

@@ -295,16 +295,19 @@ class Libxl:
             ),
         )
 
-    def record_roots(self, domid: int) -> tuple[str, ...]:
-        return (f"/libxl/{domid}/device/vusb",)
+    def record_paths(self, domid: int) -> tuple[str, ...]:
+        return tuple(f"/libxl/{domid}/device/vusb/*/{name}" for name in ("backend", "type", "usb-ver", "num-ports"))
 
-    def further_roots(self, domid: int, nodes: Mapping[str, str]) -> tuple[str, ...]:
-        roots: list[str] = []
+    def further_paths(self, domid: int, nodes: Mapping[str, str]) -> tuple[str, ...]:
+        paths: list[str] = []
         for index in _indexes(domid, nodes):
-            backend = nodes.get(f"/libxl/{domid}/device/vusb/{index}/backend", "")
-            if _backend_of(domid, index, backend) is not None:
-                roots += (f"/local/domain/{domid}/device/vusb/{index}/state", backend)
-        return tuple(roots)
+            record = f"/libxl/{domid}/device/vusb/{index}"
+            backend = nodes.get(f"{record}/backend", "")
+            if nodes.get(f"{record}/type") == _TYPE_WORDS["emulated"]:
+                paths.append(f"{record}/port/*")
+            elif _backend_of(domid, index, backend) is not None:
+                paths += service_paths(domid, index, backend)
+        return tuple(paths)
 
     def read_controllers(self, domid: int, nodes: Mapping[str, str]) -> tuple[ControllerRecord, ...]:
         records = []
@@ -315,11 +318,11 @@ class Libxl:
             version, ports = (number(nodes.get(f"{record}/{name}")) for name in ("usb-ver", "num-ports"))
             if type is None or version is None or ports is None or ControllerKind(type, version) not in CANONICAL:
                 continue  # half a record is none: its maker has not finished, or died
-            served = record
+            ports_of = record
             backend = None
             if type != "emulated":
-                served = nodes.get(f"{record}/backend", "")
-                backend = _backend_of(domid, index, served)
+                ports_of = nodes.get(f"{record}/backend", "")
+                backend = _backend_of(domid, index, ports_of)
                 if backend is None:
                     continue
             records.append(
@@ -329,9 +332,9 @@ class Libxl:
                     version=version,
                     ports=ports,
                     backend=backend,
-                    state=number(nodes.get(f"{served}/state")),
+                    state=number(nodes.get(f"{ports_of}/state")),
                     frontend_state=number(nodes.get(f"/local/domain/{domid}/device/vusb/{index}/state")),
-                    devices=taken.get(served, {}),
+                    devices=taken.get(ports_of, {}),
                 )
             )
         return tuple(records)
@@ -362,6 +365,11 @@ class Libxl:
         return {"frontend": paths.frontend, "backend": paths.backend}, dict(served)
 
 
+def service_paths(domid: int, index: int, backend: str) -> tuple[str, str, str]:
+    """Return what tells of a paravirtual controller that is recorded: the states of both ends, and its ports."""
+    return f"/local/domain/{domid}/device/vusb/{index}/state", f"{backend}/state", f"{backend}/port/*"
+
+
 def occupied(nodes: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """Return the taken ports by the record or backend that has them, each with the path of what is in it."""
     taken: dict[str, dict[str, str]] = {}
@@ -388,7 +396,8 @@ def unclaimed(host: HostDevice) -> list[XenstoreOp]:
         for pattern in (
             "/local/domain/0/backend/vusb/*/*/port/*",
             "/local/domain/0/backend/qusb/*/*/port/*",
-            "/libxl/*/device/vusb/*/port/*",
+            # of a paravirtual controller the backend tells; these are what its ports held when it was made
+            "/libxl/*/device/vusb/*[not(backend)]/port/*",
         )
     ]
     record = f"/libxl/*/usb/hostdev-{fact(host, 'bus4')}-{fact(host, 'device4')}"
@@ -397,8 +406,8 @@ def unclaimed(host: HostDevice) -> list[XenstoreOp]:
 
 def _indexes(domid: int, nodes: Mapping[str, str]) -> list[int]:
     """Return the devids that have a record, in numerical order whatever order the daemon lists them in."""
-    pattern = re.compile(rf"/libxl/{domid}/device/vusb/(0|[1-9][0-9]{{0,8}})")
-    return sorted(int(match[1]) for path in nodes if (match := pattern.fullmatch(path)))
+    pattern = re.compile(rf"/libxl/{domid}/device/vusb/(0|[1-9][0-9]{{0,8}})/[^/]+")
+    return sorted({int(match[1]) for path in nodes if (match := pattern.fullmatch(path))})
 
 
 def _backend_of(domid: int, index: int, path: str) -> int | None:

@@ -58,10 +58,10 @@ class Qemu:
     def borrow(self, controller: Controller, device: Device) -> tuple[Recorded, Recorded] | None:
         return None
 
-    def record_roots(self, domid: int) -> tuple[str, ...]:
+    def record_paths(self, domid: int) -> tuple[str, ...]:
         return ()
 
-    def further_roots(self, domid: int, nodes: Mapping[str, str]) -> tuple[str, ...]:
+    def further_paths(self, domid: int, nodes: Mapping[str, str]) -> tuple[str, ...]:
         return ()
 
     def read_controllers(self, domid: int, nodes: Mapping[str, str]) -> tuple[ControllerRecord, ...]:

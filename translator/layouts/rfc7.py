@@ -27,6 +27,7 @@ from translator.layouts.libxl import (
     number,
     occupied,
     parents,
+    service_paths,
     unclaimed,
 )
 from translator.models import CANONICAL, ControllerKind, Ports
@@ -91,16 +92,17 @@ class Rfc7(Libxl):
             )
         return Recorded(Transaction((*guards(domain), *unclaimed(host), *made)), Transaction(gone))
 
-    def record_roots(self, domid: int) -> tuple[str, ...]:
-        return f"/libxl/{domid}/usb", f"/libxl/{domid}/usbctrl"
+    def record_paths(self, domid: int) -> tuple[str, ...]:
+        names = ("type", "usbversion", "numports", "backend_domid")
+        return (f"/libxl/{domid}/usb/*", *(f"/libxl/{domid}/usbctrl/*/{name}" for name in names))
 
-    def further_roots(self, domid: int, nodes: Mapping[str, str]) -> tuple[str, ...]:
-        roots: list[str] = []
+    def further_paths(self, domid: int, nodes: Mapping[str, str]) -> tuple[str, ...]:
+        paths: list[str] = []
         for record, index in self._recorded(domid, nodes):
             backend = self._served(domid, index, record, nodes)
             if backend:
-                roots += (f"/local/domain/{domid}/device/vusb/{index}/state", backend)
-        return tuple(roots)
+                paths += service_paths(domid, index, backend)
+        return tuple(paths)
 
     def read_controllers(self, domid: int, nodes: Mapping[str, str]) -> tuple[ControllerRecord, ...]:
         records = []
@@ -133,11 +135,9 @@ class Rfc7(Libxl):
 
     def _recorded(self, domid: int, nodes: Mapping[str, str]) -> list[tuple[str, int]]:
         """Return the controllers' records with their indexes, in the order of these."""
-        pattern = re.compile(rf"/libxl/{domid}/usbctrl/(?:hci|pv)(0|[1-9][0-9]{{0,8}})")
-        return sorted(
-            ((match[0], int(match[1])) for path in nodes if (match := pattern.fullmatch(path))),
-            key=lambda found: found[1],
-        )
+        pattern = re.compile(rf"(/libxl/{domid}/usbctrl/(?:hci|pv)(0|[1-9][0-9]{{0,8}}))/[^/]+")
+        found = {(match[1], int(match[2])) for path in nodes if (match := pattern.fullmatch(path))}
+        return sorted(found, key=lambda one: one[1])
 
     def _served(self, domid: int, index: int, record: str, nodes: Mapping[str, str]) -> str | None:
         """Return where the backend of a PV controller is, by the toolstack's word alone."""

@@ -25,16 +25,25 @@ class ClaimError(Exception):
     """What a scenario expected is not so."""
 
 
+class SkippedError(Exception):
+    """A scenario cannot be run on this host."""
+
+
 @dataclass
 class Done:
-    """What a command came to; `operations` is how many requests oxenstored logged meanwhile."""
+    """What a command came to.
+
+    `requests` are those that it sent to oxenstored, `lines` all that oxenstored logged meanwhile: also what guest and
+    QEMU asked, errors and events.
+    """
 
     words: tuple[str, ...]
     code: int
     out: str
     err: str
     seconds: float
-    operations: int
+    requests: int
+    lines: int
 
     def check(self, code: int = 0, says: str = "") -> Done:
         """Return this if the exit code and a part of what was printed are as expected."""
@@ -46,25 +55,24 @@ class Done:
 
 @dataclass
 class Verdict:
-    """A scenario's outcome; `figures` are commands with their seconds and xenstore operations."""
+    """A scenario's outcome; `figures` are commands with their seconds, xenstore requests and log lines."""
 
     name: str
     claim: str
     passed: bool
     seconds: float
     reason: str = ""
-    figures: list[tuple[str, float, int]] = field(default_factory=list)
+    figures: list[tuple[str, float, int, int]] = field(default_factory=list)
 
 
-class Guest:
-    """A guest of /srv/guests; its console tells of each USB device that it sees."""
+class Console:
+    """What a guest prints from now on: it tells of each USB device that it sees."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.log = Path(f"/var/log/xen/console/guest-{name}.log")
-        self.mark = 0
-        sh("xl", "create", f"/srv/guests/{name}.cfg").check()
-        self.domid = int(sh("xl", "domid", name).check().out)
+        # what a domain of that name has printed before is in the same file
+        self.mark = len(self.log.read_text(errors="replace")) if self.log.exists() else 0
 
     def wait(self, pattern: str = "modules loaded", within_s: float = 400) -> str:
         """Wait until a line of the console, behind the last one waited for, matches; return the line."""
@@ -79,6 +87,15 @@ class Guest:
             time.sleep(0.5)
         raise ClaimError(f"{self.name}'s console shows no {pattern!r} within {within_s} s:\n{fresh[-800:]}")
 
+    def wait_all(self, *patterns: str, within_s: float = 120) -> None:
+        """Wait for a line for each of the patterns, in whatever order they come."""
+        start, ends = self.mark, []
+        for pattern in patterns:
+            self.mark = start
+            self.wait(pattern, within_s)
+            ends.append(self.mark)
+        self.mark = max(ends)
+
     def sees(self, product: str, within_s: float = 60) -> str:
         """Wait until the guest tells of a new device with that vendor:product."""
         return self.wait(rf"USB \+\S+ {product}", within_s)
@@ -86,6 +103,18 @@ class Guest:
     def loses(self, product: str, within_s: float = 60) -> str:
         """Wait until the guest tells that the device is gone."""
         return self.wait(rf"USB -\S+ {product}", within_s)
+
+
+class Guest(Console):
+    """A guest of /srv/guests, or one that `create` makes."""
+
+    def __init__(self, name: str, create: Callable[[], object] | None = None) -> None:
+        super().__init__(name)
+        if create is None:
+            sh("xl", "create", f"/srv/guests/{name}.cfg").check()
+        else:
+            create()
+        self.domid = int(sh("xl", "domid", name).check().out)
 
     def document(self, *devices: str) -> Path:
         """Write a domain document with these elements for the guest, and return its path."""
@@ -102,9 +131,9 @@ class Guest:
 
 
 @contextmanager
-def guest(name: str) -> Iterator[Guest]:
+def guest(name: str, create: Callable[[], object] | None = None) -> Iterator[Guest]:
     """Run a guest for a while; afterwards nothing in xenstore may speak of it any more."""
-    one = Guest(name)
+    one = Guest(name, create)
     try:
         one.wait()
         yield one
@@ -117,12 +146,12 @@ def guest(name: str) -> Iterator[Guest]:
 
 def sh(*words: str, input: str | None = None, within_s: float = 300) -> Done:
     """Run a command to its end."""
-    before = _operations()
+    before = log_size()
     start = time.monotonic()
     done = subprocess.run(words, input=input, capture_output=True, text=True, timeout=within_s)
     seconds = time.monotonic() - start
-    result = Done(words, done.returncode, done.stdout, done.stderr, seconds, _operations() - before)
-    print(f"  [{seconds:5.1f} s, {result.operations:4} operations, exit {result.code}] {' '.join(words)}", flush=True)
+    result = Done(words, done.returncode, done.stdout, done.stderr, seconds, *logged(before))
+    print(f"  [{seconds:5.1f} s, {result.requests:4} requests, exit {result.code}] {' '.join(words)}", flush=True)
     return result
 
 
@@ -136,6 +165,12 @@ def translator(*words: str, input: str | None = None) -> Done:
     return done
 
 
+def python(*words: str) -> Done:
+    """Run a program of ours with our packages."""
+    os.environ["PYTHONPATH"] = f"{SITE}:{SITE.parent.parent}"
+    return sh(sys.executable, *words)
+
+
 def begun(*words: str) -> subprocess.Popen[bytes]:
     """Begin one of our commands, and go on meanwhile."""
     os.environ["PYTHONPATH"] = str(SITE)
@@ -143,8 +178,29 @@ def begun(*words: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen((sys.executable, "-m", "translator", *words))
 
 
-def _operations() -> int:
-    return ACCESS_LOG.read_bytes().count(b"\n") if ACCESS_LOG.exists() else 0
+def log_size() -> int:
+    """Return where oxenstored's access log ends, in bytes."""
+    return ACCESS_LOG.stat().st_size if ACCESS_LOG.exists() else 0
+
+
+def logged(since: int) -> tuple[int, int]:
+    """Return how many requests came over connections that were opened since, and how many lines were logged."""
+    time.sleep(0.2)  # for what the end of a command has still to say
+    with ACCESS_LOG.open("rb") as file:
+        file.seek(since)
+        lines = file.read().decode(errors="replace").splitlines()
+    opened: set[str] = set()
+    requests = 0
+    for line in lines:
+        # [time]  A12.3   read   /path: connection and transaction; a repetition by the daemon itself begins with (N):
+        if not (found := re.match(r"\[\S+\]\s+(A\d+)(?:\.\d+)?\s+(\S+)(?:\s+(\S+))?", line)):
+            continue
+        connection, word, more = found.groups()
+        if word == "newconn":
+            opened.add(connection)
+        elif connection in opened and word not in ("endconn", "error", "commit", "conflict", "w") and more != "event":
+            requests += 1
+    return requests, len(lines)
 
 
 def tree() -> list[str]:
@@ -191,12 +247,14 @@ def main(wanted: list[str]) -> int:
         start = time.monotonic()
         try:
             figures = run() or []
+        except SkippedError as error:
+            print(f"skipped {name}: {error}", flush=True)
         except Exception as error:  # whatever it is, it is this scenario's verdict, and the others still run
             reason = str(error) if isinstance(error, ClaimError) else traceback.format_exc()
             verdicts.append(Verdict(name, claim, False, time.monotonic() - start, reason))
             print(f"FAILED {name}: {reason}", flush=True)
         else:
-            figured = [(" ".join(done.words), done.seconds, done.operations) for done in figures]
+            figured = [(" ".join(done.words), done.seconds, done.requests, done.lines) for done in figures]
             verdicts.append(Verdict(name, claim, True, time.monotonic() - start, figures=figured))
             print(f"passed {name} in {verdicts[-1].seconds:.0f} s", flush=True)
     Path("/job/out/report.json").write_text(json.dumps([asdict(verdict) for verdict in verdicts], indent=2) + "\n")

@@ -1,0 +1,258 @@
+"""What was seen of a store in one transaction, or at one moment: nothing is asked twice, and much not at all.
+
+A listing tells of the children that are there and of all that are not; below a node that is absent everything is; and
+what this transaction has done itself is known. So most guards cost no request, and few more than one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from pyxs._internal import Op
+
+from translator.errors import HostError
+from translator.hosts.xenwire import text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from translator.hosts.xenstore import Xenstore
+
+PATH_BYTES: Final = 1024
+_PATH = re.compile(r"/|(/[A-Za-z0-9_@-]+)+")  # both daemons answer EINVAL to anything else, . and : included
+# A component of a pattern: any child, or any that has no such node
+_ANY = re.compile(r"\*(?:\[not\(([A-Za-z0-9_-]+)\)\])?")
+# What guests and backends change: both ends of their devices
+_LIVE = re.compile(r"/local/domain/[0-9]+/(?:device|backend)(?:/|$)")
+_Known = TypeVar("_Known")
+
+
+class View:
+    """Nodes as they are within one transaction; outside of any, where that is 0, as they were when asked for.
+
+    Values that are no UTF-8 come as `\\xNN`.
+    """
+
+    def __init__(self, store: Xenstore, transaction: int = 0) -> None:
+        self.store = store
+        self.transaction = transaction
+        self._requests: dict[tuple[int, str], asyncio.Future[bytes]] = {}
+        self._values: dict[str, str | None] = {}
+        self._names: dict[str, tuple[str, ...]] = {}  # of the children, sorted
+        self._there: dict[str, bool] = {"/": True}
+        self._permissions: dict[str, tuple[str, ...] | None] = {}  # None where only the daemon knows them
+        self._own: set[str] = set()  # what this transaction has made or removed
+
+    async def read(self, path: str) -> str | None:
+        """Return the node's value, None without a node."""
+        if path not in self._values:
+            if self.knows(path) is False:
+                return None
+            answer = await self.store.answer_or_none(self._request(Op.READ, path), f"read {path}")
+            self._values[path] = None if answer is None else text(answer)
+            self._found(path, answer is not None)
+        return self._values[path]
+
+    async def children(self, path: str) -> tuple[str, ...] | None:
+        """Return the names of the node's children, sorted; None without a node."""
+        if path not in self._names:
+            if self.knows(path) is False:
+                return None
+            names = await self.store.listing(self._request(Op.DIRECTORY, path), path)
+            self._found(path, names is not None)
+            if names is None:
+                return None
+            self._names[path] = names
+        return self._names[path]
+
+    async def tree(self, path: str) -> dict[str, str]:
+        """Return every node at and below `path` with its value, ordered by path components."""
+        found: dict[str, str] = {}
+        # most trees that are asked for are not there: one request tells
+        level = [] if await self.children(path) is None else [path]
+        while level:
+            values = zip(level, await asyncio.gather(*map(self.read, level)), strict=True)
+            there = {node: value for node, value in values if value is not None}
+            found |= there
+            listings = zip(there, await asyncio.gather(*map(self.children, there)), strict=True)
+            level = [f"{node.rstrip('/')}/{name}" for node, names in listings for name in names or ()]
+        return dict(sorted(found.items(), key=lambda item: item[0].split("/")))
+
+    async def matching(self, *patterns: str) -> dict[str, dict[str, str]]:
+        """Return, for each pattern, the nodes whose paths fit it, with their values.
+
+        `*` stands for a component, `*[not(NAME)]` for one without such a node below. In a transaction each listing
+        guards against a node that comes.
+        """
+        distinct = tuple(dict.fromkeys(patterns))
+        return dict(zip(distinct, await asyncio.gather(*map(self._matching, distinct)), strict=True))
+
+    async def is_absent(self, path: str) -> bool:
+        """Tell whether there is no such node, so that a commit fails if there is one by then.
+
+        oxenstored commits two transactions that both found nothing and both made the node; a listing that would come
+        out different by now it takes for a conflict. So the nearest node that is there is listed.
+        """
+        if path in self._own:
+            return not self._there[path]
+        node = path
+        while node != "/":
+            parent, _, name = node.rpartition("/")
+            names = await self.children(parent or "/")
+            if names is not None:
+                return node != path or name not in names
+            node = parent
+        return False
+
+    async def _matching(self, pattern: str) -> dict[str, str]:
+        paths = [""]
+        for component in pattern.split("/")[1:]:
+            if wild := _ANY.fullmatch(component):
+                listings = await asyncio.gather(*map(self._names_or_guard, paths))
+                paths = [f"{path}/{name}" for path, names in zip(paths, listings, strict=True) for name in names]
+                if wild[1]:
+                    found = await asyncio.gather(*(self.read(f"{path}/{wild[1]}") for path in paths))
+                    paths = [path for path, value in zip(paths, found, strict=True) if value is None]
+            else:
+                paths = [f"{path}/{component}" for path in paths]
+        values = await asyncio.gather(*map(self.read, paths))
+        return {path: value for path, value in zip(paths, values, strict=True) if value is not None}
+
+    async def _names_or_guard(self, path: str) -> tuple[str, ...]:
+        names = await self.children(path)
+        if names is None and self.transaction:
+            await self.is_absent(path)
+        return names or ()
+
+    async def learn_permissions(self, path: str) -> None:
+        """Find out what permissions a node gets that is made below this one, which is there."""
+        if path not in self._permissions:
+            self._permissions[path] = await self.store.permissions(path, self.transaction)
+
+    def settled(self) -> View:
+        """Return a view of now that keeps what only a toolstack changes: not states, nor what is in the ports."""
+        now = View(self.store)
+        now._values = {path: value for path, value in self._values.items() if not _LIVE.match(path)}
+        now._names = {path: names for path, names in self._names.items() if not _LIVE.match(path)}
+        now._there = {path: there for path, there in self._there.items() if not _LIVE.match(path)}
+        return now
+
+    def recall(self, older: View) -> None:
+        """Take from an older view what only a toolstack changes and was not looked at since."""
+        settled = older.settled()
+        changed = {path.rpartition("/")[0] for path in self._own}
+        gone = {path for path in settled._there if self.knows(path) is False}
+        self._values = {path: one for path, one in settled._values.items() if path not in gone} | self._values
+        self._names = {path: one for path, one in settled._names.items() if path not in gone | changed} | self._names
+        self._there = settled._there | self._there | dict.fromkeys(gone, False)
+
+    def knows(self, path: str) -> bool | None:
+        """Tell whether the node is there, as far as that is known."""
+        if path in self._there:
+            return self._there[path]
+        parent, _, name = path.rpartition("/")
+        siblings = self._names.get(parent or "/")
+        if siblings is not None:
+            return name in siblings
+        return False if self.knows(parent or "/") is False else None
+
+    def makes(self, path: str, permissions: tuple[str, ...] | None) -> bool:
+        """Note that the node is made, unless it is there; tell whether it has these permissions then by itself.
+
+        A new node has those of its parent, in both daemons.
+        """
+        missing: list[str] = []
+        node = path
+        while self.knows(node) is False:
+            missing.append(node)
+            node = node.rpartition("/")[0] or "/"
+        for node in reversed(missing):
+            self._permissions[node] = self._permissions.get(node.rpartition("/")[0])
+            self._names[node] = ()
+            self._values[node] = ""
+        self._own |= {*missing}
+        has_them = permissions is None or (path in self._own and self._permissions[path] == permissions)
+        if permissions is not None:
+            self._permissions[path] = permissions
+        if missing:
+            parent, _, name = missing[-1].rpartition("/")
+            names = self._names.get(parent or "/")
+            self._forget_names(missing[-1])
+            if names is not None:
+                self._names[parent or "/"] = tuple(sorted((*names, name)))
+        for node in missing[:-1]:
+            parent, _, name = node.rpartition("/")
+            self._names[parent] = (name,)
+        self._found(path, True)
+        return has_them
+
+    def writes(self, path: str, value: str) -> None:
+        """Note the value of a node that is there."""
+        self._values[path] = value
+
+    def removes(self, path: str) -> None:
+        """Note that the node goes, and all below it."""
+        self._requests = {key: request for key, request in self._requests.items() if not _is_at(key[1], path)}
+        self._values = _beside(self._values, path)
+        self._names = _beside(self._names, path)
+        self._there = _beside(self._there, path)
+        self._permissions = _beside(self._permissions, path)
+        self._forget_names(path)
+        self._there[path] = False
+        self._own.add(path)
+
+    def end(self) -> None:
+        """End the transaction without any effect, unless it has ended; what was seen is of that moment then."""
+        self.store.end(self)
+
+    def _forget_names(self, path: str) -> None:
+        """Forget the listing that the node's coming or going has changed."""
+        parent = path.rpartition("/")[0] or "/"
+        self._names.pop(parent, None)
+        self._requests.pop((Op.DIRECTORY, parent), None)
+
+    def _request(self, op: int, path: str) -> asyncio.Future[bytes]:
+        if (op, path) not in self._requests:
+            self._requests[op, path] = self.store.request(op, path, transaction=self.transaction)
+        return self._requests[op, path]
+
+    def _found(self, path: str, there: bool) -> None:
+        self._there[path] = there
+        while there and path != "/":
+            path = path.rpartition("/")[0] or "/"
+            self._there[path] = True
+
+
+def check_pattern(pattern: str) -> None:
+    """Refuse what stands for no path that a daemon takes, as `check_path` does."""
+    check_path("/".join("_" if _ANY.fullmatch(component) else component for component in pattern.split("/")))
+
+
+def check_path(path: str) -> None:
+    """Refuse what no daemon takes, or takes for something else.
+
+    Raises:
+        HostError: T405.
+    """
+    if not _PATH.fullmatch(path):
+        raise invalid(
+            f"{path!r} is no xenstore path",
+            "absolute, without an empty component, of letters, digits and - _ @ only",
+        )
+    if len(path) > PATH_BYTES:
+        raise invalid(f"the path {path[:60]}… has {len(path)} bytes; xenstore takes {PATH_BYTES}")
+
+
+def invalid(message: str, help: str | None = None) -> HostError:
+    """Return the error of what is not sent."""
+    return HostError("T405", f"not sent to xenstored: {message}", help)
+
+
+def _is_at(path: str, root: str) -> bool:
+    return path == root or path.startswith(f"{root}/")
+
+
+def _beside(known: Mapping[str, _Known], root: str) -> dict[str, _Known]:
+    return {path: value for path, value in known.items() if not _is_at(path, root)}
