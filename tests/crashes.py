@@ -34,10 +34,11 @@ When = Literal["before", "after"]  # an action, counted from 0, takes effect
 
 
 class Ended(NamedTuple):
-    """How a job ended: its exit code, or minus the signal's number; how long it took; what it said."""
+    """How a job ended: its exit code, or minus the signal's number; how long it looked and acted; what it said."""
 
     code: int
-    seconds: float
+    looked_s: float
+    acted_s: float
     said: str
 
 
@@ -64,6 +65,7 @@ class Crasher:
         domid: int | None = 8,
         die: tuple[int, When] | None = None,
         after_s: float | None = None,
+        acting: bool = False,
         prune: bool = False,
     ) -> Ended:
         """Run a job and return how it ended.
@@ -71,7 +73,7 @@ class Crasher:
         Args:
             domid: whose domain the document is.
             die: at which of its actions it ends itself.
-            after_s: seconds from its first look at the host, after which it is ended.
+            after_s: seconds after which it is ended: from its beginning, or with `acting` from its first action.
             prune: whether an apply removes what the document does not name.
         """
         assert self._process.stdin is not None
@@ -89,6 +91,7 @@ class Crasher:
             "domid": domid,
             "die": die,
             "after_s": after_s,
+            "acting": acting,
             "prune": prune,
         }
         self._process.stdin.write(json.dumps(job).encode() + b"\n")
@@ -97,10 +100,12 @@ class Crasher:
 
 class _Mortal(Performer):
     die: tuple[int, When] | None = None
+    acts = -1  # where it is told that it acts
     count = 0
 
     async def perform(self, action: Action, device_model: str | None) -> None:
         number, _Mortal.count = _Mortal.count, _Mortal.count + 1
+        os.write(self.acts, b".")
         if self.die == (number, "before"):
             os.kill(os.getpid(), signal.SIGKILL)
         await super().perform(action, device_model)
@@ -137,17 +142,24 @@ def _child(job: dict[str, Any], said: int) -> None:
 
 def _run(job: dict[str, Any]) -> Ended:
     reading, writing = os.pipe()
-    began = time.monotonic()
+    acts, _Mortal.acts = os.pipe()
+    began = acted = time.monotonic()
     pid = os.fork()
     if pid == 0:
         _child(job, writing)
     os.close(writing)
+    os.close(_Mortal.acts)
+    if job["after_s"] is None or job["acting"]:
+        os.read(acts, 1)  # or it has ended
+        acted = time.monotonic()
     if job["after_s"] is not None:
         time.sleep(job["after_s"])
         os.kill(pid, signal.SIGKILL)  # not waited for yet, so the id is still its own
     _, status = os.waitpid(pid, 0)
+    os.close(acts)
+    ended = time.monotonic()
     with open(reading, "rb") as said:
-        return Ended(os.waitstatus_to_exitcode(status), time.monotonic() - began, said.read().decode())
+        return Ended(os.waitstatus_to_exitcode(status), acted - began, ended - acted, said.read().decode())
 
 
 if __name__ == "__main__":

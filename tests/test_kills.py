@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["bench"]  # a fixture
 
+_LOOKING = 0.1  # how often an apply is killed before its first action
+
 
 @pytest.mark.parametrize("bench", SERVERS, indirect=True)
 def test_one_qemu(bench: Any, tmp_path: Path, request: pytest.FixtureRequest, say: Callable[[str], None]) -> None:
@@ -49,21 +51,25 @@ def killed_at_random_moments(
     """SIGKILL to an apply of a document, and to each second recovery from it."""
     kills = 200 if request.config.getoption("--soak") else 6
     chance = random.Random(request.node.name)
-    counted = {"killed": 0, "recoveries killed": 0, "had finished": 0, "as before": 0, "as planned": 0}
+    what = ("killed", "killed while looking", "recoveries killed", "had finished", "as before", "as planned")
+    counted = dict.fromkeys(what, 0)
 
     async def scenario() -> None:
         async with scene as (host, document), Crasher() as crasher:
-            undisturbed = await crasher.run(host.bench, "apply", document)
-            assert undisturbed.code == 0, undisturbed
+            pace = await crasher.run(host.bench, "apply", document)
+            assert pace.code == 0, pace
             await host.reset()
             while counted["killed"] < kills:
-                after_s = chance.uniform(0.3, 1) * undisturbed.seconds  # before that it only looks
-                ended = await crasher.run(host.bench, "apply", document, after_s=after_s)
+                looking = chance.random() < _LOOKING
+                after_s = chance.random() * (pace.looked_s if looking else pace.acted_s)
+                ended = await crasher.run(host.bench, "apply", document, after_s=after_s, acting=not looking)
                 assert ended.code in (0, -9), ended
                 counted["killed" if ended.code == -9 else "had finished"] += 1
+                counted["killed while looking"] += ended.code == -9 and looking
                 way: Way = chance.choice(("rollback", "resume"))
                 if chance.random() < 0.5:
-                    again = await crasher.run(host.bench, way, after_s=chance.uniform(0, 0.3) * undisturbed.seconds)
+                    after_s = chance.uniform(0, 0.5) * pace.acted_s
+                    again = await crasher.run(host.bench, way, after_s=after_s, acting=True)
                     counted["recoveries killed"] += again.code == -9
                     assert again.code in (0, -9), again
                 recovered = await host.recover(resume=way == "resume")
