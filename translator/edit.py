@@ -6,6 +6,8 @@ import codecs
 from typing import TYPE_CHECKING, NamedTuple
 from xml.sax.saxutils import escape
 
+from translator.spans import span_of
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -49,7 +51,7 @@ class Editor:
 
     def drop(self, element: _Element) -> None:
         """Take the element out, with its line where it has one of its own."""
-        span = self.locator.span(element)
+        span = span_of(self.locator, element)
         start, end = span.start, span.end
         line = self.original.rfind(b"\n", 0, start) + 1
         rest = len(self.original) if (at := self.original.find(b"\n", end)) < 0 else at + 1
@@ -65,7 +67,7 @@ class Editor:
             if child is None:
                 missing.append(new)
             elif child.get("type", "none") not in ("none", new.attributes.get("type")):
-                span = self.locator.span(child)  # an address of another kind, which nobody obeys
+                span = span_of(self.locator, child)  # an address of another kind, which nobody obeys
                 self.edits.append((span.start, span.end, self.markup(new, self.quote(child), None)))
             else:
                 self.set(child, new.attributes)
@@ -74,7 +76,7 @@ class Editor:
 
     def set(self, element: _Element, attributes: Mapping[str, str]) -> None:
         wanted = {name: value for name, value in attributes.items() if element.get(name) != value}
-        span = self.locator.span(element) if wanted else None
+        span = span_of(self.locator, element) if wanted else None
         quote = self.quote(element)
         for name, value in wanted.items():
             assert span is not None
@@ -85,7 +87,7 @@ class Editor:
 
     def insert(self, element: _Element, new: Sequence[New]) -> None:
         """Put elements at the end of an element, each on a line of its own where lines are the document's manner."""
-        span = self.locator.span(element)
+        span = span_of(self.locator, element)
         quote, own = self.quote(element), self.indent(span.start)
         content = self.original[span.inner : span.inner_end]
         if own is None or (content.strip() and b"\n" not in content):
@@ -114,7 +116,7 @@ class Editor:
     def quote(self, element: _Element | None) -> str:
         """Return the kind of quotes that the attributes of the element have, or those around it."""
         while element is not None:
-            span = self.locator.span(element)
+            span = span_of(self.locator, element)
             if span.values:
                 return self.original[span.attributes_end - 1 : span.attributes_end].decode()
             element = element.getparent()

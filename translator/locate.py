@@ -10,7 +10,7 @@ import re
 from bisect import bisect_right
 from functools import cached_property
 from itertools import accumulate
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from translator.errors import Source
 
@@ -20,26 +20,8 @@ if TYPE_CHECKING:
 # From the end of one start tag's "<" to the end of the next one's: end tags and what may hold a "<" that opens
 # nothing come between. An attribute's value may hold ">" but never "<". Possessive, so never tried twice.
 _TO_NEXT_TAG = re.compile(rb"[^<]*+(?:(?:</|<!--.*?-->|<!\[CDATA\[.*?\]\]>|<\?.*?\?>)[^<]*+)*+<", re.DOTALL)
-_TAG_NAME = re.compile(rb"<[^\s/>]+")
-_ATTRIBUTE = re.compile(rb"\s+([^\s=/>]+)\s*=\s*(?:\"[^\"]*\"|'[^']*')")
-# Whole; its attributes' values may hold ">" and "/".
-_START_TAG = re.compile(rb"<[^\s/>]+(?:\s+[^\s=/>]+\s*=\s*(?:\"[^\"]*\"|'[^']*'))*+\s*(/?)>")
-_NEXT_TAG = re.compile(rb"(?:[^<]++|<!--.*?-->|<!\[CDATA\[.*?\]\]>|<\?.*?\?>)*+", re.DOTALL)
-
-
-class Span(NamedTuple):
-    """Where an element stands, in bytes: `start` to `end`, and between them what it holds, `inner` to `inner_end`.
-
-    An empty-element tag `<a/>` has both of the latter at its end. `values` are those of its attributes, by their
-    names as spelled, each without the quotes; `attributes_end` is behind the last of them.
-    """
-
-    start: int
-    attributes_end: int
-    inner: int
-    inner_end: int
-    end: int
-    values: dict[str, tuple[int, int]]
+TAG_NAME = re.compile(rb"<[^\s/>]+")
+ATTRIBUTE = re.compile(rb"\s+([^\s=/>]+)\s*=\s*(?:\"[^\"]*\"|'[^']*')")
 
 
 class Lines:
@@ -108,50 +90,15 @@ class Locator:
         """Return where the element begins, in bytes."""
         return self._offsets[element] - 1
 
-    def span(self, element: _Element) -> Span:
-        """Return where the element stands; this takes as long as it is."""
-        start = self.start(element)
-        opening = _TAG_NAME.match(self.text, start)
-        tag = _START_TAG.match(self.text, start)
-        assert opening is not None, "the document is well-formed"
-        assert tag is not None, "the document is well-formed"
-        values, position = {}, opening.end()
-        while found := _ATTRIBUTE.match(self.text, position):
-            position = found.end()
-            value = found[0].partition(b"=")[2].strip()
-            values[found[1].decode(self.encoding)] = (position - len(value) + 1, position - 1)
-        if tag[1]:
-            return Span(start, position, tag.end(), tag.end(), tag.end(), values)
-        inner_end = self._end_tag(tag.end())
-        return Span(start, position, tag.end(), inner_end, self.text.index(b">", inner_end) + 1, values)
-
-    def _end_tag(self, position: int) -> int:
-        """Return where the element's end tag begins whose start tag ends at `position`."""
-        depth = 1
-        while True:
-            between = _NEXT_TAG.match(self.text, position)
-            assert between is not None
-            position = between.end()
-            if self.text.startswith(b"</", position):
-                depth -= 1
-                if not depth:
-                    return position
-                position = self.text.index(b">", position)
-            else:
-                tag = _START_TAG.match(self.text, position)
-                assert tag is not None, "the document is well-formed"
-                depth += not tag[1]
-                position = tag.end()
-
     def _attribute_offset(self, tag: int, element: _Element, attribute: str) -> int:
         namespace, _, name = attribute.rpartition("}")
         spellings = {name}
         if namespace:
             known = {**element.nsmap, "xml": "http://www.w3.org/XML/1998/namespace"}
             spellings = {f"{prefix}:{name}" for prefix, uri in known.items() if uri == namespace[1:]}
-        opening = _TAG_NAME.match(self.text, tag)
+        opening = TAG_NAME.match(self.text, tag)
         position = opening.end() if opening else tag
-        while found := _ATTRIBUTE.match(self.text, position):
+        while found := ATTRIBUTE.match(self.text, position):
             if found[1].decode(self.encoding) in spellings:
                 return found.start(1)
             position = found.end()
