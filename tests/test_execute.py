@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -130,6 +131,27 @@ def test_steps_are_told_as_they_go_and_undone_newest_first() -> None:
         *(("begin", 0), ("done", 0), ("begin", 1), ("done", 1), ("begin", 2)),
         *(("undo", 1), ("undone", 1), ("undo", 0), ("undone", 0)),
     ]
+
+
+@pytest.mark.parametrize("at", range(len(STEPS)))
+def test_a_step_that_cannot_be_noted_is_not_begun(at: int) -> None:
+    """A file system may need room to write in place, and a disk may break; the undoing goes on without notes."""
+
+    class Broken:
+        def begin(self, number: int) -> None:
+            if number == at:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+        def undone(self, number: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    host = Ledger()
+    noted = rf"step {STEPS[at].id} failed: \[T507\] the journal cannot be written: No space left on device"
+    with pytest.raises(HostError, match=noted) as caught:
+        asyncio.run(execute(STEPS, host, verify=host.verify, record=Broken()))
+    assert caught.value.code == "T501"
+    assert not isinstance(caught.value, RollbackError)
+    assert lasting(host.effects) == []
 
 
 def test_a_listener_that_fails_does_not_stop_the_undoing() -> None:
