@@ -75,10 +75,11 @@ def test_what_a_killed_process_began_is_settled(manager: dict[str, Any], tmp_pat
             )
             async with Crasher() as crasher:
                 document = FIXTURES / "hosts/mixed.xml"
-                assert (await crasher.run(bench, "apply", document, domid=DOMID, die=(2, "after"))).code == -9
+                assert (await crasher.run(bench, "apply", document, domid=DOMID, die=(10, "after"))).code == -9
             async with bench.host() as host:
+                assert (await host.observe(domid=DOMID)).controllers  # whose monitor takes one client at a time
                 (left,) = host.unfinished()
-                assert (left.state, left.domain and left.domain.domid, len(left.begun)) == ("left", DOMID, 3)
+                assert (left.state, left.domain and left.domain.domid, len(left.begun)) == ("left", DOMID, 11)
                 log: list[tuple[int, str]] = []
                 await manager["Usb"](host, lambda *line: log.append(line)).settle()
                 assert log == []

@@ -224,6 +224,8 @@ class Host:
         found = next((found for found in State(self._journals).journals() if found.path == one.journal), None)
         if found is None:
             raise HostError("T511", f"{one.journal} is not there any more", "look again at what is unfinished")
+        if one.domain is not None:
+            await self.release(one.domain.domid)  # a monitor takes one client at a time
         return await recover(
             self._journals,
             found,
