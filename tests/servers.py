@@ -339,28 +339,13 @@ async def make_domain(
     )
 
 
-class Backend:
-    """A stand-in for the PV USB backends of all domains, with a connection of its own: answers 1 with 2, 5 with 6.
+class StandIn:
+    """What stands in for the backends of all domains, with a connection of its own, and is told of their states."""
 
-    Args:
-        socket: the xenstored's.
-        mode: `silent` never answers; `late` does after `late_s` seconds; `dies` answers once, then is gone;
-            `clings` never lets go; `jumps` closes what it is to open.
-    """
+    STATE: ClassVar[re.Pattern[str]]
 
-    _ANSWERS: ClassVar = {"1": "2", "5": "6"}
-    _STATE = re.compile(r"/local/domain/\d+/backend/(vusb|qusb)/\d+/\d+/state")
-
-    def __init__(
-        self,
-        socket: str,
-        mode: Literal["normal", "silent", "late", "dies", "clings", "jumps"] = "normal",
-        *,
-        late_s: float = 0.5,
-    ) -> None:
+    def __init__(self, socket: str) -> None:
         self._socket = socket
-        self._mode = mode
-        self._late_s = late_s if mode == "late" else 0
 
     async def __aenter__(self) -> Self:
         self._xenstore = await Xenstore.connect(self._socket)
@@ -375,15 +360,44 @@ class Backend:
 
     async def _serve(self) -> None:
         async with self._xenstore.watch("/local/domain") as changes:
-            while self._mode != "silent":
-                for path in filter(self._STATE.fullmatch, await changes.next()):
-                    if await self._answer(path) and self._mode == "dies":
+            while True:
+                for path in filter(self.STATE.fullmatch, await changes.next()):
+                    if not await self.goes_on(path):
                         return
 
-    async def _answer(self, path: str) -> bool:
+    async def goes_on(self, path: str) -> bool:
+        """Answer to what has become of a backend's state, and tell whether to go on."""
+        raise NotImplementedError
+
+
+class Backend(StandIn):
+    """A stand-in for the PV USB backends: answers 1 with 2, 5 with 6.
+
+    Args:
+        socket: the xenstored's.
+        mode: `silent` never answers; `late` does after `late_s` seconds; `dies` answers once, then is gone;
+            `clings` never lets go; `jumps` closes what it is to open.
+    """
+
+    _ANSWERS: ClassVar = {"1": "2", "5": "6"}
+    STATE = re.compile(r"/local/domain/\d+/backend/(vusb|qusb)/\d+/\d+/state")
+
+    def __init__(
+        self,
+        socket: str,
+        mode: Literal["normal", "silent", "late", "dies", "clings", "jumps"] = "normal",
+        *,
+        late_s: float = 0.5,
+    ) -> None:
+        super().__init__(socket)
+        self._mode = mode
+        self._late_s = late_s if mode == "late" else 0
+
+    async def goes_on(self, path: str) -> bool:
         asked = await self._xenstore.read(path)
-        if asked is None or asked not in self._ANSWERS or (asked == "5" and self._mode == "clings"):
-            return False
+        silent = self._mode == "silent" or (asked == "5" and self._mode == "clings")
+        if asked is None or asked not in self._ANSWERS or silent:
+            return True
         await asyncio.sleep(self._late_s)
         try:
             await self._xenstore.commit(
@@ -395,7 +409,7 @@ class Backend:
         except HostError as error:
             if error.code != "T404":  # else the toolstack has changed its mind meanwhile
                 raise
-        return True
+        return self._mode != "dies"
 
 
 @functools.cache

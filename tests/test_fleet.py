@@ -20,9 +20,9 @@ from translator import fleet
 from translator.batch import CHUNK
 from translator.build import build
 from translator.cli.options import Jobs
+from translator.cli.report import Report
 from translator.cli.sources import Input
 from translator.cli.work import Item, Outcome, Session
-from translator.report import Report
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

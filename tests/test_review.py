@@ -19,11 +19,11 @@ import translator
 from tests.conftest import FIXTURES, PROJECT, cases
 from translator import review
 from translator.cli import pairs
+from translator.cli.report import Report
 from translator.hosts.qmp import Qmp
 from translator.hosts.sandbox import Sandbox
 from translator.hosts.xenstore import Xenstore
 from translator.plan import XenstoreOp
-from translator.report import Report
 from translator.review import Compared, Review
 
 if TYPE_CHECKING:

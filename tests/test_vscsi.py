@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 
 import translator
-from tests.servers import CXenStored, OxenStored, make_domain, require
+from tests.servers import CXenStored, OxenStored, StandIn, make_domain, require
 from translator.errors import HostError
 from translator.hosts.xenstore import Xenstore
 from translator.plan import XenstoreOp
@@ -52,39 +52,26 @@ def scsi_devices(root: Path) -> Path:
     return root
 
 
-class Scsiback:
+class Scsiback(StandIn):
     """A stand-in for xen-scsiback with a guest whose driver is there.
 
     `silent` never answers; `refuses` closes each device that is to come; `clings` lets go of none.
     """
 
-    _STATE = re.compile(r"(/local/domain/0/backend/vscsi/\d+/\d+)/state")
+    STATE = re.compile(r"/local/domain/0/backend/vscsi/\d+/\d+/state")
 
     def __init__(self, socket: str, mode: Literal["normal", "silent", "refuses", "clings"]) -> None:
-        self._socket, self._mode = socket, mode
+        super().__init__(socket)
+        self._mode = mode
 
-    async def __aenter__(self) -> Scsiback:
-        self._xenstore = await Xenstore.connect(self._socket)
-        self._task = asyncio.create_task(self._serve())
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
-        await self._xenstore.close()
-
-    async def _serve(self) -> None:
-        async with self._xenstore.watch("/local/domain") as changes:
-            while self._mode != "silent":
-                for path in await changes.next():
-                    if match := self._STATE.fullmatch(path):
-                        with suppress(HostError):  # the toolstack has changed its mind meanwhile
-                            await self._answer(match[1])
+    async def goes_on(self, path: str) -> bool:
+        with suppress(HostError):  # the toolstack has changed its mind meanwhile
+            await self._answer(path.removesuffix("/state"))
+        return True
 
     async def _answer(self, backend: str) -> None:
         state = await self._xenstore.read(f"{backend}/state")
-        if state not in ("1", "5", "7"):
+        if state not in ("1", "5", "7") or self._mode == "silent":
             return
         answers = [XenstoreOp("expect", f"{backend}/state", state)]
         for name in await self._xenstore.children(f"{backend}/vscsi-devs") or ():

@@ -11,7 +11,7 @@ from translator.apply import bring_about, work_on
 from translator.binding import domid_of, own_drivers
 from translator.domain import Domain
 from translator.errors import DocumentError, HostError
-from translator.finding import find_element, find_part
+from translator.find import find_element, find_part
 from translator.fragment import read_fragment, spell, unplaced
 from translator.growing import Facts
 from translator.hosts.scsi import find as scsi_device

@@ -19,6 +19,9 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+# What the command line ends with; the first is no error.
+EXIT_DIFFERENT, EXIT_USAGE, EXIT_REFUSED, EXIT_HOST, EXIT_DIRTY = 1, 2, 3, 4, 5
+
 Severity = Literal["error", "warning", "note"]
 
 

@@ -18,6 +18,7 @@ from translator.apply import work_on
 from translator.binding import own_drivers
 from translator.errors import HostError
 from translator.layouts import USBBACK
+from translator.layouts.libxl import backend_roots
 from translator.placeholders import node_name
 from translator.plan import Plan, XenstoreOp
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from translator.topology import HostDevice, Layout
 
 PARAVIRTUAL = ("pv", "qusb")
-_KINDS = ("vusb", "qusb")
 
 
 def paravirtual(plan: Plan) -> Plan:
@@ -77,12 +77,12 @@ async def release(host: Host, domid: int) -> tuple[str, ...]:
         assert nodes is not None, "it has a domid"
         if await nodes.read(f"/local/domain/{domid}/vm") is not None:
             raise HostError("T404", f"domain {domid} runs, and has not been released", "see `xl list`")
-        paths = [f"/local/domain/0/backend/{kind}/{domid}" for kind in _KINDS]
-        paths.append(f"/libxl/{domid}/device/vusb")
+        backends = backend_roots(domid)
+        paths = (*backends, f"/libxl/{domid}/device/vusb")
         left = [path for path in paths if await nodes.read(path) is not None]
         if not left:
             return ()
-        given = set((await nodes.tree(paths[_KINDS.index("vusb")])).values())
+        given = set((await nodes.tree(backends[0])).values())
         lent = [device for device in host.sysfs.usb_devices() if device.path in given]
         notes = await nodes.tree(USBBACK)
         for device in lent:

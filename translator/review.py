@@ -287,19 +287,19 @@ def findings(one: Compared) -> Iterator[Diagnostic]:
 
 def sarif(review: Review) -> Iterator[str]:
     """Give a SARIF log with a result for each change."""
-    from translator import report
+    from translator import ci
 
     files, found = _found(review)
-    yield report.sarif(report.Run(files, found, 1 if found else 0))
+    yield ci.sarif(ci.Run(files, found, 1 if found else 0))
 
 
 def junit(review: Review) -> Iterator[str]:
     """Give a test suite with a case for each file, which fails where there is a difference."""
-    from translator import report
+    from translator import ci
 
     files, found = _found(review)
     failures = tuple(msgspec.structs.replace(one, severity="error") for one in found)
-    yield report.junit(report.Run(files, failures, 1 if found else 0))
+    yield ci.junit(ci.Run(files, failures, 1 if found else 0))
 
 
 def _found(review: Review) -> tuple[tuple[str, ...], tuple[Diagnostic, ...]]:

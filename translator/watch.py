@@ -6,6 +6,7 @@ import asyncio
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
+from translator.layouts.libxl import backend_roots
 from translator.observe import observe
 from translator.topology import PRIMARY
 
@@ -32,7 +33,7 @@ async def observations(
         signals: list[Callable[[], Awaitable[object]]] = []
         if domid is not None:
             store = await host.xenstore()
-            for path in (f"/libxl/{domid}", f"/local/domain/{domid}/device/vusb", *_backends(domid)):
+            for path in (f"/libxl/{domid}", f"/local/domain/{domid}/device/vusb", *backend_roots(domid)):
                 signals.append((await stack.enter_async_context(store.watch(path))).next)
         if domid is None or host.names_monitor(PRIMARY):
             # libxl's own monitor is left to libxl, which takes it for each command
@@ -46,10 +47,6 @@ async def observations(
                 last = seen
             await _first(signals, None if domid is not None else LOOK_S)
             await asyncio.sleep(SETTLE_S)
-
-
-def _backends(domid: int) -> tuple[str, ...]:
-    return tuple(f"/local/domain/0/backend/{kind}/{domid}" for kind in ("qusb", "vusb"))
 
 
 async def _first(signals: list[Callable[[], Awaitable[object]]], timeout_s: float | None) -> None:

@@ -10,16 +10,15 @@ import click
 import translator
 from translator import review
 from translator.cli import inputs
-from translator.errors import Diagnostic, PlanError
+from translator.errors import EXIT_DIFFERENT, Diagnostic, PlanError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from translator.cli.options import Planning
+    from translator.cli.report import Report
     from translator.plan import Plan
-    from translator.report import Report
 
-EXIT_DIFFERENT = 1
 SUFFIX = ".plan.json"
 _DOCUMENTS = (".xml", ".cfg")
 

@@ -18,6 +18,7 @@ from translator.cli.sources import holds_many, why
 from translator.cli.work import Blob, Item, Outcome, Session, planned
 from translator.compare import foreign, lacking
 from translator.delta import Delta
+from translator.errors import EXIT_DIFFERENT
 from translator.review import Compared, Review
 
 if TYPE_CHECKING:
@@ -25,12 +26,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from translator.cli.options import Connecting, Jobs, Reporting
+    from translator.cli.report import Report
     from translator.cli.work import Told
     from translator.delta import Change
     from translator.plan import Plan
-    from translator.report import Report
-
-EXIT_DIFFERENT = 1
 
 
 @click.command(

@@ -17,8 +17,8 @@ from translator.errors import HostError
 
 if TYPE_CHECKING:
     from translator.cli.options import Journaling, Reaching, Reporting
+    from translator.cli.report import Report
     from translator.domain import Domain
-    from translator.report import Report
 
 
 @click.command("hook", epilog=options.examples("translator hook guest prepare begin - <guest.xml"))

@@ -11,7 +11,7 @@ import click
 
 import translator
 from translator.cli.inputs import usage
-from translator.report import EXIT_HOST
+from translator.errors import EXIT_HOST
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from translator.cli.options import Planning
+    from translator.cli.report import Report
     from translator.drivers import Driver
     from translator.plan import Plan
-    from translator.report import Report
 
 
 def documents(files: Iterable[str], report: Report, max_size: int = MAX_SIZE) -> Iterator[tuple[str, bytes]]:

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from translator.attach import Given, Moved
     from translator.cli.options import Moving
+    from translator.cli.report import Report
     from translator.growing import Part
     from translator.hotplug import Wanted
-    from translator.report import Report
 
 
 def move(

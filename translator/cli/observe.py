@@ -10,7 +10,7 @@ import translator
 from translator import render
 from translator.cli import inputs, options
 from translator.cli.hosts import domid_at, host_of, run
-from translator.report import EXIT_HOST
+from translator.errors import EXIT_HOST
 
 if TYPE_CHECKING:
     from pathlib import Path

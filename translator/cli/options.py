@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO, get_args
 import click
 import msgspec
 
+from translator.ci import DOCUMENTS
+from translator.cli.report import LINES, Report, colored
 from translator.domain import MAX_SIZE
-from translator.report import DOCUMENTS, LINES, Report, colored
 from translator.topology import DOMID_MAX
 
 if TYPE_CHECKING:

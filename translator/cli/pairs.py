@@ -12,14 +12,13 @@ import click
 
 from translator.cli.inputs import nothing_below, unreadable
 from translator.cli.sources import Input, below, read
-from translator.errors import Diagnostic
-from translator.report import EXIT_USAGE
+from translator.errors import EXIT_USAGE, Diagnostic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence, Set
     from types import TracebackType
 
-    from translator.report import Report
+    from translator.cli.report import Report
 
 # What a folder holds, the first of a name alone: a plan may lie beside the document that it was made from.
 _SUFFIXES = (".xml", ".cfg", ".plan.json")

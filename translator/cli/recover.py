@@ -11,7 +11,7 @@ import msgspec
 from translator.cli import inputs, options
 from translator.cli.hosts import run, state_of
 from translator.cli.progress import counted, progress_of
-from translator.report import EXIT_DIRTY
+from translator.errors import EXIT_DIRTY
 
 if TYPE_CHECKING:
     from pathlib import Path

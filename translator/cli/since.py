@@ -16,15 +16,14 @@ import msgspec
 
 from translator.build import build
 from translator.cli import inputs
-from translator.errors import Diagnostic
-from translator.report import EXIT_USAGE
+from translator.errors import EXIT_USAGE, Diagnostic
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
+    from translator.cli.report import Report
     from translator.cli.work import Item, Outcome, Task
-    from translator.report import Report
 
 _BEGIN = b'{"format":"translator-since/1"'
 _LARGEST = 2**30  # bytes: some ten million inputs

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
     from translator.cli.bar import Bar
     from translator.cli.options import Jobs
+    from translator.cli.report import Report
     from translator.cli.since import Since
     from translator.plan import Plan
-    from translator.report import Report
 
 EXIT_INTERRUPTED = 130  # as of a program that the signal ended
 

@@ -370,6 +370,11 @@ def service_paths(domid: int, index: int, backend: str) -> tuple[str, str, str]:
     return f"/local/domain/{domid}/device/vusb/{index}/state", f"{backend}/state", f"{backend}/port/*"
 
 
+def backend_roots(domid: int) -> tuple[str, ...]:
+    """Return below which nodes domain 0's backends of a guest's USB controllers lie, usbback's first."""
+    return tuple(f"/local/domain/0/backend/{kind}/{domid}" for kind in _BACKENDS.values())
+
+
 def occupied(nodes: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """Return the taken ports by the record or backend that has them, each with the path of what is in it."""
     taken: dict[str, dict[str, str]] = {}
