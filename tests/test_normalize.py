@@ -14,6 +14,7 @@ from tests import corpus
 from tests.conftest import FIXTURES, cases
 from tests.domains import random_domain
 from translator.normalize import normalize
+from translator.spans import span_of
 from translator.validate import validate
 
 if TYPE_CHECKING:
@@ -85,9 +86,11 @@ def rest(data: bytes) -> list[bytes]:
     devices = document.root.findall("devices")
     if not devices:
         return [text]
-    whole = [document.locator.span(one) for one in devices]
+    whole = [span_of(document.locator, one) for one in devices]
     spans = [
-        document.locator.span(one) for one in document.root.iterfind("devices/*") if _SUBJECTS.isdisjoint([one.tag])
+        span_of(document.locator, one)
+        for one in document.root.iterfind("devices/*")
+        if _SUBJECTS.isdisjoint([one.tag])
     ]
     kept = [text[: whole[0].inner].rstrip(b" />\t\r\n"), *(text[span.start : span.end] for span in spans)]
     return [*kept, *_COMMENT.findall(text), text[whole[-1].end :]]
