@@ -26,7 +26,7 @@ from translator.errors import (
     Source,
     TranslatorError,
 )
-from translator.plan import Plan, Step
+from translator.plan import Basis, Plan, Step
 from translator.resolve import resolve
 from translator.steps import COLDPLUG, Coldplug
 from translator.topology import Controller, Device, Topology, check_domid
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Applied",
+    "Basis",
     "BlockingHost",
     "Change",
     "Controller",

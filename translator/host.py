@@ -109,7 +109,8 @@ class Host:
             prune: also remove what the plan does not name.
             replace: let a controller take the place of another one, which the guest sees as a replug.
             force: do not wait for guest and backend to let go of a controller.
-            dry_run: do nothing, and return the steps that would be carried out.
+            dry_run: do nothing, and return the steps that would be carried out, and a plan of them. It is for this
+                host as it is now: applied to it later, it is refused (T426) when the domain has changed.
             on_step: is told of each step as it begins and ends.
             confirm_s: take all back again unless `translator commit` comes within so many seconds.
             on_confirm: is told when they begin.
