@@ -544,6 +544,7 @@ def test_qemu_domain_with_a_launch_stage(launch: bool) -> None:
                 if not launch:
                     with pytest.raises(HostError, match="cannot be given controller:usb:2, ") as caught:
                         await host.apply(plan)
+                    assert caught.value.code == "T415"
                     assert str(caught.value.help).startswith('start it with: -device \'{"driver":"ich9-usb-ehci1"')
                     return
                 applied = await host.apply(plan)

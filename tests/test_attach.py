@@ -18,6 +18,7 @@ from tests.conftest import FIXTURES
 from tests.servers import Qemu, require
 from tests.test_apply import DOMID, Bench, bench, host_devices, plan_of, run
 from translator.errors import DocumentError, HostError
+from translator.find import find_part
 from translator.hosts.sandbox import Sandbox
 
 if TYPE_CHECKING:
@@ -183,6 +184,14 @@ def test_what_is_refused_changes_nothing(name: str, tmp_path: Path) -> None:
             assert await everything(host) == before
 
     run(scenario())
+
+
+def test_a_word_for_several_parts_is_told_their_places() -> None:
+    tablets = HVM.replace(b"'keyboard'", b"'tablet'")
+    with pytest.raises(HostError, match="2 of what 'hvm' has are 'tablet'") as caught:
+        find_part(translator.plan(translator.load(tablets)).topology, "tablet")
+    assert caught.value.code == "T439"
+    assert caught.value.help == "name one by its place: 0:1 (tablet), 0:2.1 (tablet)"
 
 
 def test_full_controllers_and_none_may_come_along(bench: Any) -> None:

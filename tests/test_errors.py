@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import translator
-from tests.conftest import PROJECT, cases
+from tests.conftest import FIXTURES, PROJECT, cases
 from translator.catalog import CATALOG
 
 if TYPE_CHECKING:
@@ -139,6 +139,12 @@ def test_every_code_in_the_source_is_in_the_catalog_and_the_other_way_round() ->
         for code in re.findall(r'"(T\d{3})"', file.read_text())
     }
     assert used == set(CATALOG)
+
+
+def test_every_code_is_met_in_a_test_or_a_golden() -> None:
+    files = [*FIXTURES.rglob("*.txt"), *FIXTURES.rglob("*.json"), *(PROJECT / "tests").glob("*.py")]
+    met = {code for file in files for code in re.findall(r"T\d{3}", file.read_text(encoding="utf-8"))}
+    assert CATALOG.keys() - met == set(), "provoke it in a fixture, or look at the code where its words are"
 
 
 def test_documentation_is_the_catalogs() -> None:

@@ -11,6 +11,9 @@ import pytest
 import translator
 from tests.servers import Qemu, require
 from translator import render
+from translator.errors import HostError
+from translator.hosts.scsi import find
+from translator.topology import ScsiHost
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,3 +90,18 @@ def test_what_qemu_was_started_with_is_seen_as_the_document_has_it(tmp_path: Pat
 
     with Qemu(words=words) as qemu:
         asyncio.run(scenario(qemu))
+
+
+def test_a_unit_that_two_adapters_reach_is_named_by_one_of_them(tmp_path: Path) -> None:
+    for place in ("7:0:0:1", "8:0:0:1"):
+        device = tmp_path / "class/scsi_device" / place / "device"
+        device.mkdir(parents=True)
+        (device / "wwid").write_text("naa.60014054ac780582\n")
+    with pytest.raises(HostError, match="2 SCSI devices of the host") as caught:
+        find(tmp_path, ScsiHost(wwn="naa.60014054ac780582", lun=1))
+    assert (caught.value.code, caught.value.help) == ("T472", "name one by its adapter and address: 7:0:0:1, 8:0:0:1")
+
+
+def test_a_unit_that_qemu_will_refuse_is_told_of() -> None:
+    (told,) = plan_of(ADAPTER.format(0, "lsilogic"), DISK.format("/a.img", "sda", "scsi", 0, 9)).diagnostics
+    assert (told.code, told.severity, told.help) == ("T387", "warning", "possible: bus 0, target 0, unit 0 to 7")

@@ -431,6 +431,7 @@ def test_a_domid_that_is_given_again_inherits_nothing(kind: str) -> None:
                 assert (await connections.observe(domid=DOMID)).controllers == ()
             with pytest.raises(HostError, match=f"{left} is left of an earlier domain") as caught:
                 await host.apply(plan(document(QUSB)))
+            assert caught.value.code == "T425"
             assert caught.value.help == f"nobody serves it any more: remove it with `xenstore-rm {left}`"
             assert await host.nodes() == before
             await host.store.commit([XenstoreOp("rm", left)])
