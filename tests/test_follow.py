@@ -54,15 +54,17 @@ class Following:
 
 
 @asynccontextmanager
-async def following(*followed: Followed, guest: Guest = "hvm") -> AsyncIterator[Following]:
+async def following(
+    *followed: Followed, guest: Guest = "hvm", controller: str | None = None
+) -> AsyncIterator[Following]:
     async with Sandbox() as sandbox:
         made = sandbox.add_guest("guest", domid=DOMID, guest=guest)
         async with translator.Host(
             xenstore=sandbox.xenstore_socket, qmp=made.qmp_socket, sysfs=sandbox.sysfs
         ) as host:
             at_work = Following(sandbox, host)
-            if guest == "hvm":
-                await host.attach("controller:nec-xhci,ports=4", domid=DOMID)
+            if controller or guest == "hvm":
+                await host.attach(f"controller:{controller or 'nec-xhci'},ports=4", domid=DOMID)
             task = asyncio.ensure_future(
                 follow(host, followed, domid=DOMID, on_event=at_work.events.put_nowait, settle_s=0.05, poll_s=0.02)
             )
@@ -118,6 +120,30 @@ def test_one_of_several_alike_is_known_by_its_serial_number() -> None:
             at_work.plug("1-5", 8, serial="C")
             assert (await at_work.next())[:2] == ("attached", "serial:C")
             assert await at_work.hosts() == [("1-4", 7), ("1-5", 8)]
+
+    run(scenario())
+
+
+def test_what_the_backend_takes_along_comes_back() -> None:
+    """With the device that is pulled QEMU's PV backend takes the others, which the records still have."""
+
+    async def scenario() -> None:
+        async with following(named("serial:A"), named("serial:B"), guest="pvh", controller="qusb2") as at_work:
+            given = at_work.sandbox.backends.given
+            at_work.plug("1-3", 6, serial="A")
+            assert await at_work.next() == ("attached", "serial:A", Place(0, "1"))
+            at_work.plug("1-4", 7, serial="B")
+            assert await at_work.next() == ("attached", "serial:B", Place(0, "2"))
+            assert given == {DOMID: {(0, 1): "1-3", (0, 2): "1-4"}}
+            at_work.sandbox.remove_host_device("1-3")
+            assert given == {DOMID: {}}
+            assert await at_work.next() == ("detached", "serial:A", Place(0, "1"))
+            assert await at_work.next() == ("detached", "serial:B", Place(0, "2"))
+            assert await at_work.next() == ("attached", "serial:B", Place(0, "2"))
+            assert given == {DOMID: {(0, 2): "1-4"}}
+            at_work.plug("1-3", 8, serial="A")
+            assert await at_work.next() == ("attached", "serial:A", Place(0, "1"))
+            assert given == {DOMID: {(0, 1): "1-3", (0, 2): "1-4"}}
 
     run(scenario())
 

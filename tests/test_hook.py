@@ -19,6 +19,7 @@ from translator.hook import release, started
 from translator.hosts.sandbox import Sandbox
 from translator.hosts.xenstore import Xenstore
 from translator.plan import XenstoreOp
+from translator.state import State, key_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,6 +90,23 @@ def test_started_and_release(tmp_path: Path, server: str) -> None:
         after = asyncio.run(host.nodes())
         assert after == {path: node for path, node in before.items() if not path.startswith(gone)}
         assert hook(PARAVIRTUAL, "release", host, tmp_path).exit_code == 0
+
+
+def test_release_waits_for_whoever_is_at_work(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with (
+            Sandbox() as sandbox,
+            translator.Host(
+                xenstore=sandbox.xenstore_socket, sysfs=sandbox.sysfs, state=tmp_path, lock_timeout_s=0
+            ) as host,
+        ):
+            async with State(tmp_path).lock(key_of(DOMID, host.monitor_path("primary", DOMID))):
+                with pytest.raises(HostError) as caught:
+                    await release(host, DOMID)
+            assert caught.value.code == "T504"
+            assert await release(host, DOMID) == ()
+
+    run(scenario())
 
 
 @pytest.mark.parametrize("text", ["", "0\n", "8 9", "\N{ARABIC-INDIC DIGIT EIGHT}", "9" * 5000])

@@ -6,6 +6,7 @@ A new kind of server is one line in `XENSTORES` or `MONITORS`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import os
 import re
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import translator
 from tests.servers import CXenStored, OxenStored, Qemu, Server, require
 from translator.errors import HostError, OutcomeUnknown
 from translator.hosts import xenstore as xenstore_module
@@ -356,6 +358,88 @@ async def test_a_guard_holds_until_the_commit_wherever_the_writes_go(place: Plac
             assert [outcome.code for outcome in outcomes if isinstance(outcome, HostError)] == ["T404"]
 
 
+@on_every(XENSTORES)
+async def test_a_commit_goes_on_in_what_was_seen(place: Place) -> None:
+    """What was seen still holds at the commit, or it is looked at anew; and nothing is asked twice."""
+    async with client(place) as a, client(place) as b:
+        await a.commit([write("/t/a", "1"), write("/t/long/way"), mkdir("/elsewhere")])
+        guards = [XenstoreOp("expect", "/t/a", "1"), absent("/t/b/c")]
+        async with a.snapshot() as seen:
+            assert (await seen.read("/t/a"), await seen.read("/t/b/c")) == ("1", None)
+            assert await seen.children("/t/long") == ("way",)
+            await b.commit([write("/elsewhere/x", "1")])
+            done = await a.commit([*guards, write("/t/b/c", "2")], seen)
+            assert (done.view is seen, seen.transaction) == (True, 0)
+            assert (await seen.read("/t/b/c"), await seen.read("/elsewhere/x")) == ("2", "1")
+        await a.commit([XenstoreOp("rm", "/t/b")])
+        changes = {
+            "a value": [write("/t/a", "2")],
+            "a node that comes": [write("/t/b/c", "theirs")],
+            "its parent": [mkdir("/t/b")],
+        }
+        for claim, change in changes.items():
+            async with a.snapshot() as seen:
+                assert (await seen.read("/t/a"), await seen.is_absent("/t/b/c")) == ("1", True)
+                await b.commit(change)
+                outcome = await asyncio.gather(
+                    a.commit([*guards, write("/t/b/c", "ours")], seen), return_exceptions=True
+                )
+            if claim == "its parent":  # which alone is no obstacle, seen anew
+                assert not isinstance(outcome[0], BaseException)
+            else:
+                assert isinstance(outcome[0], HostError), claim
+                assert outcome[0].code == "T404"
+            assert await a.read("/t/b/c") == {"a node that comes": "theirs", "its parent": "ours"}.get(claim)
+            await a.commit([write("/t/a", "1"), XenstoreOp("rm", "/t/b")])
+
+
+@on_every(XENSTORES)
+async def test_a_snapshot_without_a_commit_leaves_nothing_behind(place: Place) -> None:
+    async with client(place) as a, client(place) as b:
+        await a.commit([write("/t/a", "1")])
+        async with a.snapshot() as seen:
+            assert await seen.tree("/t") == {"/t": "", "/t/a": "1"}
+            await b.commit([write("/t/a", "2")])
+            assert await seen.tree("/t") == {"/t": "", "/t/a": "1"}
+        assert await a.tree("/t") == {"/t": "", "/t/a": "2"}
+        assert (await a.commit([write("/t/a", "3")], seen)).view is not seen
+
+
+@on_every(XENSTORES)
+async def test_permissions_are_as_asked_for_wherever_they_come_from(place: Place) -> None:
+    """Below a directory that has them, below one that has others, on the way, and on what is there already."""
+    asked = ("n0", "r7")
+    async with client(place) as xenstore:
+        await xenstore.commit([mkdir("/t", "n0"), mkdir("/t/same", *asked), mkdir("/t/there", "n9")])
+        await xenstore.commit(
+            [
+                *(mkdir(f"/t/{name}", *asked) for name in ("same/a", "same/a/b", "other", "other/a")),
+                *(write(f"/t/{name}", "v", *asked) for name in ("same/a/b/c", "other/a/b", "there")),
+                write("/t/other/own", "v", "n7", "r0"),
+                write("/t/other/own/below", "v"),
+            ]
+        )
+        found = {path: await xenstore.permissions(path) for path in await xenstore.tree("/t")}
+        own = {path: found.pop(path) for path in ("/t", "/t/other/own", "/t/other/own/below")}
+        assert own == {"/t": ("n0",), "/t/other/own": ("n7", "r0"), "/t/other/own/below": ("n7", "r0")}
+        assert set(found.values()) == {asked}
+
+
+@on_every(XENSTORES)
+async def test_a_pattern_may_leave_out_what_has_a_node(place: Place) -> None:
+    async with client(place) as xenstore:
+        await xenstore.commit([write("/t/1/port/1", "1-8"), write("/t/2/port/1", "1-9"), write("/t/2/backend", "b")])
+        assert await xenstore.matching("/t/*/port/*", "/t/*[not(backend)]/port/*", "/t/*/none") == {
+            "/t/*/port/*": {"/t/1/port/1": "1-8", "/t/2/port/1": "1-9"},
+            "/t/*[not(backend)]/port/*": {"/t/1/port/1": "1-8"},
+            "/t/*/none": {},
+        }
+        nowhere = XenstoreOp("expect-nowhere", "/t/*[not(backend)]/port/*", "1-9")
+        await xenstore.commit([nowhere, write("/t/1/port/1", "1-9")])
+        assert (await refusal(xenstore.commit([nowhere, write("/t/1/port/1", "1-8")]))).code == "T418"
+        assert (await refusal(xenstore.matching("/t/*[not(/)]/port"))).code == "T405"
+
+
 def test_conflicts_are_retried_and_then_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         with OxenStored(test_eagain=True) as server:
@@ -539,6 +623,34 @@ def test_the_kernels_device_gets_one_message_at_a_time() -> None:
                     kernel.recv(4096)
                 await loop.sock_sendall(kernel, packet(2, int.from_bytes(message[4:8], "little"), b"v"))
                 assert await wire.answer(answer) == b"v"
+            wire.lose("done")
+
+    asyncio.run(main())
+
+
+def test_the_kernels_device_is_asked_again_when_it_is_busy() -> None:
+    """It never polls as writable, so there is nothing to be told by."""
+
+    async def main() -> None:
+        ours, kernel = socket.socketpair()
+        loop = asyncio.get_running_loop()
+        ours.setblocking(False)
+        kernel.setblocking(False)
+        filled = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                filled += ours.send(b"x" * 4096)
+        wire = Wire(ours.detach(), "/dev/xen/xenbus", 5, is_device=True)
+        answer = wire.request(2, "/t")
+        await asyncio.sleep(0)
+        assert not loop.remove_writer(wire._descriptor)
+        with kernel:
+            while filled:
+                filled -= len(await loop.sock_recv(kernel, min(filled, 1 << 16)))
+            message = await loop.sock_recv(kernel, 4096)
+            assert message[16:] == b"/t\0"
+            await loop.sock_sendall(kernel, packet(2, int.from_bytes(message[4:8], "little"), b"v"))
+            assert await wire.answer(answer) == b"v"
             wire.lose("done")
 
     asyncio.run(main())
@@ -734,5 +846,25 @@ def test_what_is_no_monitor_is_told_so(tmp_path: Path) -> None:
                 assert f"no QMP monitor: {reason}" in error.message
         error = await refusal(Qmp.connect(tmp_path / "none"))
         assert (error.code, error.message) == ("T402", f"{tmp_path}/none: no QMP monitor: No such file or directory")
+
+    asyncio.run(main())
+
+
+def test_a_monitor_that_does_not_answer_holds_up_no_other(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with Sandbox() as sandbox:
+            guest = sandbox.add_guest("guest")
+            silent = tmp_path / "silent"
+            with socket.socket(socket.AF_UNIX) as listener:
+                listener.bind(str(silent))
+                listener.listen()
+                paths = {"primary": silent, "other": guest.qmp_socket}
+                async with asyncio.timeout(20), translator.Host(qmp=paths, timeout_s=60) as host:
+                    waiting = asyncio.ensure_future(host.qmp("primary", None))
+                    await asyncio.sleep(0)
+                    assert await (await host.qmp("other", None)).execute("query-status")
+                    assert not waiting.done()
+                    waiting.cancel()
+                    await asyncio.wait([waiting])
 
     asyncio.run(main())

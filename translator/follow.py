@@ -1,7 +1,8 @@
 """Replug: a guest gets a host device whenever the host has it, and loses it when the host does.
 
 A device that is pulled and plugged in again has a new number, and what was made for the old one does not work
-any more, under Xen for the guest's other devices neither; so what has gone is detached, and what comes attached.
+any more; so what has gone is detached, and what comes attached. With it QEMU's PV backend (qusb, seen with QEMU 7.2)
+takes all other devices away from the guest and does not say so: these are detached and attached again.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from translator.observe import observe
 from translator.topology import Device, HostDevice, Place
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 
     from translator.errors import Source
     from translator.host import Host
@@ -145,6 +146,8 @@ class _Follower:
         """Detach what has gone or is another one by now, then attach what is there."""
         seen = await observe(self.host, domid=self.domid, layout=self.layout)
         present = {one.host.selector: self.present(one.host) for one in self.followed}
+        qusb = {one.index for one in seen.topology.controllers if one.type == "qusb"}
+        lost = False
         for one in self.followed:
             selector = one.host.selector
             for device in self.attached(seen, one.host):
@@ -152,11 +155,26 @@ class _Follower:
                 there = present[selector]
                 if there is None or (known.device is not None and known.device != there.device):
                     await self.detach(selector, Place(device.controller, device.port))
+                    lost = lost or device.controller in qusb
         seen = await observe(self.host, domid=self.domid, layout=self.layout)
+        if lost:
+            await self.repair(seen, qusb, present)
         for one in self.followed:
             there = present[one.host.selector]
             if there is not None and not self.attached(seen, one.host) and await self.usable(there):
                 await self.attach(one, there)
+
+    async def repair(
+        self, seen: Observation, qusb: Collection[int], present: Mapping[str, HostDevice | None]
+    ) -> None:
+        """Give the guest again what QEMU's backend has taken away besides what was pulled: each to its own port."""
+        for one in self.followed:
+            there = present[one.host.selector]
+            for device in self.attached(seen, one.host):
+                if there is not None and device.controller in qusb:
+                    place = Place(device.controller, device.port)
+                    await self.detach(one.host.selector, place)
+                    await self.attach(msgspec.structs.replace(one, place=place), there)
 
     def present(self, wanted: HostDevice) -> HostDevice | None:
         """Return the device that the host has, None for none or for several that nobody told apart."""

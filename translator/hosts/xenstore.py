@@ -60,6 +60,7 @@ class Xenstore:
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
         self._turn = asyncio.Lock()
+        self._committed = 0  # how many transactions
 
     @classmethod
     async def connect(cls, path: str | os.PathLike[str], timeout_s: float = 10) -> Xenstore:
@@ -147,6 +148,7 @@ class Xenstore:
         view = None
         try:
             view = View(self, int((await self.answer(start, "begin a transaction")).rstrip(b"\0")))
+            view.since = self, self._committed
             yield view
         finally:
             if view is None:
@@ -180,7 +182,8 @@ class Xenstore:
         # Those of one client take turns: they share the directories above what they make, so each one that is
         # committed would be a conflict of all others under way.
         async with self._turn:
-            if snapshot is not None and snapshot.transaction and snapshot.store is self:
+            # after a commit of ours, such as another domain's beside this one, it would be a conflict
+            if snapshot is not None and snapshot.transaction and snapshot.since == (self, self._committed):
                 made = await self._attempt(operations, snapshot)
                 if made is not None:
                     return Committed(made, snapshot)
@@ -287,7 +290,10 @@ class Xenstore:
             await steps.carry_out()
             end = self._wire.request(Op.TRANSACTION_END, "T", transaction=view.transaction)
             view.transaction = 0
-            return frozenset(steps.absent) if await self._end(end) else None
+            if not await self._end(end):
+                return None
+            self._committed += 1
+            return frozenset(steps.absent)
         finally:
             self.end(view)
 

@@ -38,6 +38,7 @@ class View:
     def __init__(self, store: Xenstore, transaction: int = 0) -> None:
         self.store = store
         self.transaction = transaction
+        self.since: tuple[Xenstore, int] | None = None  # after how many commits of which client it began
         self._requests: dict[tuple[int, str], asyncio.Future[bytes]] = {}
         self._values: dict[str, str | None] = {}
         self._names: dict[str, tuple[str, ...]] = {}  # of the children, sorted

@@ -28,6 +28,7 @@ DIRECTORY_PART: Final = 22  # younger than pyxs
 
 _HEADER = Packet._struct
 _OPERATIONS = frozenset({*Op, DIRECTORY_PART})
+_DEVICE_RETRY_S: Final = 0.01
 _ANSWER_BYTES: Final = 1 << 24  # oxenstored's listings pass the protocol's 4096; more than this is no answer
 
 
@@ -171,22 +172,24 @@ class Wire:
 
     def _flush(self) -> None:
         self._flushing = False
-        if not self._outgoing:
+        # The kernel sends a message from the buffer that the next write fills: one at a time, and the next when this
+        # one is answered. Seen with Linux 6.1: pipelined requests get each other's bytes.
+        if not self._outgoing or (self._is_device and self._answer_due):
             return
+        data = self._outgoing[0] if self._is_device else b"".join(self._outgoing)
         try:
-            if self._is_device:
-                # The kernel sends a message from the buffer that the next write fills: one at a time, and the
-                # next when this one is answered. Seen with Linux 6.1: pipelined requests get each other's bytes.
-                if not self._answer_due:
-                    self._answer_due = True
-                    os.write(self._descriptor, self._outgoing.pop(0))
-                return
-            data = b"".join(self._outgoing)
             written = os.write(self._descriptor, data)
         except BlockingIOError:
             written = 0
         except OSError as error:
             self.lose(str(error.strerror))
+            return
+        if self._is_device:
+            if written:
+                self._answer_due = True
+                del self._outgoing[0]
+            else:  # which polls never as writable
+                self._loop.call_later(_DEVICE_RETRY_S, self._flush)
             return
         self._outgoing = [data[written:]] if written < len(data) else []
         if self._outgoing:

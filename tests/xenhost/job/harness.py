@@ -87,7 +87,7 @@ class Console:
             time.sleep(0.5)
         raise ClaimError(f"{self.name}'s console shows no {pattern!r} within {within_s} s:\n{fresh[-800:]}")
 
-    def wait_all(self, *patterns: str, within_s: float = 120) -> None:
+    def wait_all(self, *patterns: str, within_s: float = 180) -> None:
         """Wait for a line for each of the patterns, in whatever order they come."""
         start, ends = self.mark, []
         for pattern in patterns:
@@ -96,11 +96,11 @@ class Console:
             ends.append(self.mark)
         self.mark = max(ends)
 
-    def sees(self, product: str, within_s: float = 60) -> str:
+    def sees(self, product: str, within_s: float = 180) -> str:
         """Wait until the guest tells of a new device with that vendor:product."""
         return self.wait(rf"USB \+\S+ {product}", within_s)
 
-    def loses(self, product: str, within_s: float = 60) -> str:
+    def loses(self, product: str, within_s: float = 180) -> str:
         """Wait until the guest tells that the device is gone."""
         return self.wait(rf"USB -\S+ {product}", within_s)
 
@@ -176,6 +176,16 @@ def begun(*words: str) -> subprocess.Popen[bytes]:
     os.environ["PYTHONPATH"] = str(SITE)
     print(f"  [begun] translator {' '.join(words)}", flush=True)
     return subprocess.Popen((sys.executable, "-m", "translator", *words))
+
+
+def hears_the_kernel(process: subprocess.Popen[bytes], within_s: float = 180) -> None:
+    """Wait until a process listens for what the kernel tells of devices that come and go."""
+    uevents = re.compile(rf"^\S+\s+15\s+{process.pid}\s", re.MULTILINE)
+    deadline = time.monotonic() + within_s
+    while not uevents.search(Path("/proc/net/netlink").read_text()):
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise ClaimError(f"process {process.pid} does not listen for uevents")
+        time.sleep(0.5)
 
 
 def log_size() -> int:

@@ -315,6 +315,7 @@ class Sandbox:
     def remove_host_device(self, path: str) -> None:
         """Pull the USB device at a host port path out of the host."""
         self.host_usb.remove(path)
+        self.backends.pulled(path)
 
     def _later(self, call: Callable[[], None]) -> None:
         loop = asyncio.get_running_loop()

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _STATE = re.compile(r"/local/domain/(\d+)/backend/(vusb|qusb|vscsi)/(\d+)/\d+/state")
+_PORT = re.compile(r"/local/domain/\d+/backend/qusb/(\d+)/(\d+)/port/(\d+)")
 _FRONTEND_STATE = re.compile(r"/local/domain/(\d+)/device/(vusb|vscsi)/\d+/state")
 # What a frontend tells its backend of the rings that they share.
 _RINGS = {
@@ -48,6 +49,8 @@ class Backends:
         self.delay_s = delay_s
         self.frontends: set[int] = set()
         self.stubborn: set[int] = set()
+        # what QEMU has given to a guest: the host port path by domid, and by controller and port
+        self.given: dict[int, dict[tuple[int, int], str]] = {}
         self._store = store
         self._pending: set[asyncio.TimerHandle | asyncio.Handle] = set()
         self._watch = Watch("/local/domain", self._on_change)
@@ -60,12 +63,24 @@ class Backends:
             handle.cancel()
         self._pending.clear()
 
+    def pulled(self, path: str) -> None:
+        """Take a host device away that was pulled: QEMU 7.2 takes all others of that guest with it."""
+        for ports in self.given.values():
+            if path in ports.values():
+                ports.clear()
+
     def _on_change(self, path: str) -> None:
         # A watch tells in the middle of the request that made the change; an answer is a request of its own.
         if _STATE.fullmatch(path):
             backend = path.removesuffix("/state")
             self._later(self.delay_s, lambda: self._backend(backend))
             self._later(0, lambda: self._frontend(self._store.read(f"{backend}/frontend"), path))
+        elif match := _PORT.fullmatch(path):
+            domid, index, port = map(int, match.groups())
+            ports = self.given.setdefault(domid, {})
+            ports.pop((index, port), None)
+            if value := self._store.read(path):
+                ports[index, port] = value
         elif _FRONTEND_STATE.fullmatch(path):
             frontend = path.removesuffix("/state")
             self._later(self.delay_s, lambda: self._backend(self._store.read(f"{frontend}/backend")))
