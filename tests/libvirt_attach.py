@@ -1,12 +1,11 @@
-"""The time that a live libvirt takes for each device that it attaches, in seconds, a round a line (JSON).
+"""The seconds that a live libvirt takes to attach devices, one after the other: a line in, a round's time a line out.
 
 For the system's Python, which has the binding. A daemon with folders of its own, in a mount namespace: nothing is
-shared with a libvirt of the machine. Arguments: the domain's document, the rounds, and the devices' documents.
+shared with a libvirt of the machine. Arguments: the domain's document, and the devices' documents.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -31,24 +30,23 @@ def connected() -> Any:
             time.sleep(0.05)  # a daemon gives no event when it begins to listen
 
 
-def measure(connection: Any, domain: str, rounds: int, devices: list[str]) -> None:
+def measure(connection: Any, domain: str, devices: list[str]) -> None:
     """Start the domain anew for each round, and attach all devices, one after the other."""
-    for _ in range(rounds):
+    for _ in sys.stdin:
         guest = connection.createXML(domain, libvirt.VIR_DOMAIN_START_PAUSED)
         try:
-            times = []
+            began = time.perf_counter()
             for device in devices:
-                began = time.perf_counter()
                 guest.attachDeviceFlags(device, libvirt.VIR_DOMAIN_AFFECT_LIVE)
-                times.append(time.perf_counter() - began)
+            took = time.perf_counter() - began
         finally:
             guest.destroy()
-        print(json.dumps(times), flush=True)
+        print(took, flush=True)
 
 
 def main() -> None:
     """Start the daemon, measure, and end it."""
-    domain, rounds, *devices = sys.argv[1:]
+    domain, *devices = sys.argv[1:]
     for folder in FOLDERS:
         os.makedirs(folder, exist_ok=True)
         subprocess.run(["mount", "-t", "tmpfs", "tmpfs", folder], check=True)
@@ -56,7 +54,7 @@ def main() -> None:
     daemons = [subprocess.Popen([name], stderr=subprocess.DEVNULL) for name in ("virtlogd", "libvirtd")]
     try:
         connection = connected()
-        measure(connection, domain, int(rounds), devices)
+        measure(connection, domain, devices)
         connection.close()
     finally:
         for daemon in reversed(daemons):
