@@ -158,17 +158,15 @@ def plan(
         DocumentError: what the document says cannot be; with all its faults.
         ValueError: an argument is none of those possible.
     """
-    from translator.pinpoint import pinpoint
+    from translator.pinpoint import pinpoint, pinpointed
 
     if coldplug not in COLDPLUG:
         raise ValueError(f"coldplug is one of {', '.join(COLDPLUG)}, and not {coldplug!r}")
     check_domid(domid)
     if domid is not None:
         domain = msgspec.structs.replace(domain, domid=domid)
-    try:
+    with pinpointed(domain.data):
         resolution = resolve(domain, layout=layout, usbback=usbback, device_models=device_models, probed=probed)
-    except DocumentError as error:
-        raise DocumentError(pinpoint(error.diagnostics, domain.data)) from None
     return compile_plan(
         resolution.topology,
         coldplug=coldplug,

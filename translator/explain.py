@@ -241,16 +241,7 @@ class _Walk:
     def _diagnostic(
         self, code: str, message: str, help: str | None, element: _Element, attribute: str | None = None
     ) -> Diagnostic:
-        source = self._locator.source(element, attribute)
-        return Diagnostic(
-            code=code,
-            message=message,
-            help=help,
-            file=self._file,
-            line=source.line,
-            column=source.column,
-            element=self._locator.path(element, attribute),
-        )
+        return self._locator.diagnostic(code, message, element, attribute, file=self._file, help=help)
 
 
 def _value_fault(simple: Any, value: str) -> tuple[str, str | None] | None:

@@ -12,10 +12,12 @@ from functools import cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from translator.errors import Source
+from translator.errors import Diagnostic, Source
 
 if TYPE_CHECKING:
     from lxml.etree import _Element
+
+    from translator.errors import Severity
 
 # From the end of one start tag's "<" to the end of the next one's: end tags and what may hold a "<" that opens
 # nothing come between. An attribute's value may hold ">" but never "<". Possessive, so never tried twice.
@@ -103,6 +105,30 @@ class Locator:
                 return found.start(1)
             position = found.end()
         return tag
+
+    def diagnostic(
+        self,
+        code: str,
+        message: str,
+        element: _Element,
+        attribute: str | None = None,
+        *,
+        file: str | None,
+        help: str | None = None,
+        severity: Severity = "error",
+    ) -> Diagnostic:
+        """Return a finding about the element or its attribute, at its place."""
+        source = self.source(element, attribute)
+        return Diagnostic(
+            code=code,
+            severity=severity,
+            message=message,
+            help=help,
+            file=file,
+            line=source.line,
+            column=source.column,
+            element=self.path(element, attribute),
+        )
 
     def path(self, element: _Element, attribute: str | None = None) -> str:
         """Return a path such as `/domain/devices/controller[2]/@index`; only namesakes are numbered."""

@@ -15,7 +15,7 @@ from translator.edit import Editor, New, alias, encoded, present, usb_address
 from translator.errors import DocumentError
 from translator.families import by_name
 from translator.parse import parse
-from translator.pinpoint import pinpoint
+from translator.pinpoint import pinpoint, pinpointed
 from translator.resolve import resolve
 from translator.topology import Place
 from translator.validate import is_config, validate
@@ -46,10 +46,8 @@ def normalize(data: bytes, *, file: str | None = None) -> bytes:
         data = to_xml(data, file=file, keep_unknown=True).data
     document = validate(data, file=file)
     domain = parse(document)
-    try:
+    with pinpointed(data):
         resolution = resolve(domain)
-    except DocumentError as error:
-        raise DocumentError(pinpoint(error.diagnostics, data)) from None
     # with ports for both, a hub may not come before the one that it hangs on
     untold = [msgspec.structs.replace(one, severity="error") for one in resolution.warnings if one.code == "T332"]
     if untold:

@@ -7,12 +7,15 @@ again, so a document without faults never pays for it.
 from __future__ import annotations
 
 import re
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from translator.errors import DocumentError
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from lxml.etree import _Element
 
@@ -39,6 +42,15 @@ def pinpoint(diagnostics: Iterable[Diagnostic], data: bytes) -> tuple[Diagnostic
             diagnostic = msgspec.structs.replace(diagnostic, line=source.line, column=source.column)
         placed.append(diagnostic)
     return tuple(sorted(placed, key=lambda one: (one.severity == "note", one.line or 0, one.column or 0, one.code)))
+
+
+@contextmanager
+def pinpointed(data: bytes) -> Iterator[None]:
+    """Let the faults that a stage raises have the places of their elements in the document that it was given."""
+    try:
+        yield
+    except DocumentError as error:
+        raise DocumentError(pinpoint(error.diagnostics, data)) from None
 
 
 def find(root: _Element, path: str) -> _Element | None:

@@ -16,7 +16,7 @@ from translator.families import by_name
 from translator.models import MODELS
 from translator.normalize import card_words, normalize, pci_address
 from translator.parse import parse
-from translator.pinpoint import find, pinpoint
+from translator.pinpoint import find, pinpointed
 from translator.resolve import resolve
 from translator.subjects import subject
 from translator.topology import Device
@@ -115,10 +115,8 @@ def _new(element: _Element) -> New:
 
 def _topology(text: bytes, file: str | None) -> Topology:
     domain = parse(validate(text, file=file))
-    try:
+    with pinpointed(text):
         return resolve(domain).topology
-    except DocumentError as error:
-        raise DocumentError(pinpoint(error.diagnostics, text)) from None
 
 
 def _moved(before: Topology, after: Topology) -> tuple[set[str], set[str]]:

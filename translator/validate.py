@@ -330,20 +330,7 @@ def _refuse_root(root: _Element, file: str | None, locator: Locator) -> NoReturn
         message, help = f"the root element is <{name_of(root)}>, not <domain>", None
         if str(root.tag).endswith("}domain"):
             message, help = "the root element <domain> is in a namespace", "remove its xmlns attribute"
-    source = locator.source(root)
-    raise DocumentError(
-        [
-            Diagnostic(
-                code="T104",
-                message=message,
-                help=help,
-                file=file,
-                line=source.line,
-                column=source.column,
-                element=locator.path(root),
-            )
-        ]
-    )
+    raise DocumentError([locator.diagnostic("T104", message, root, file=file, help=help)])
 
 
 def _misspelled(domain: _Element, locator: Locator, file: str | None) -> tuple[Diagnostic, ...]:
@@ -358,19 +345,15 @@ def _misspelled(domain: _Element, locator: Locator, file: str | None) -> tuple[D
     # finding out what a name resembles is slow, and whoever made up a hundred names did not misspell them
     names = islice(unknown, MOST_FAULTS)
     meant = {name: near[0] for name in names if (near := get_close_matches(name, known, n=1, cutoff=0.75))}
-    warnings = []
-    for child in islice((child for child in children if child.tag in meant), MOST_FAULTS + 1):
-        source = locator.source(child)
-        warnings.append(
-            Diagnostic(
-                code="T206",
-                severity="warning",
-                message=f"element <{child.tag}> is unknown and has no effect",
-                help=f"did you mean {meant[str(child.tag)]!r}?",
-                file=file,
-                line=source.line,
-                column=source.column,
-                element=locator.path(child),
-            )
+    warnings = [
+        locator.diagnostic(
+            "T206",
+            f"element <{child.tag}> is unknown and has no effect",
+            child,
+            file=file,
+            help=f"did you mean {meant[str(child.tag)]!r}?",
+            severity="warning",
         )
+        for child in islice((child for child in children if child.tag in meant), MOST_FAULTS + 1)
+    ]
     return tuple(told(warnings))

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from translator.errors import DocumentError
 from translator.validate import Document, judge, validate
 
 if TYPE_CHECKING:
@@ -85,11 +84,9 @@ def _checked(drawn: Drawn, data: bytes, file: str | None) -> Document:
 def _topology(source: Document) -> tuple[Domain, Topology]:
     """Return what a document says and what comes of it; one that means nothing sound is refused."""
     from translator.parse import parse
-    from translator.pinpoint import pinpoint
+    from translator.pinpoint import pinpointed
     from translator.resolve import resolve
 
     domain = parse(source)
-    try:
+    with pinpointed(source.data):
         return domain, resolve(domain).topology
-    except DocumentError as error:
-        raise DocumentError(pinpoint(error.diagnostics, source.data)) from None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from translator.errors import Diagnostic
 from translator.locate import name_of
 
 if TYPE_CHECKING:
@@ -12,6 +11,7 @@ if TYPE_CHECKING:
 
     from lxml.etree import _Element
 
+    from translator.errors import Diagnostic
     from translator.locate import Locator
 
 
@@ -97,16 +97,8 @@ class Taken:
         self, code: str, element: _Element, attribute: str | None, message: str, help: str | None = None
     ) -> Diagnostic:
         """Return a warning about an element."""
-        source = self.locator.source(element, attribute)
-        return Diagnostic(
-            code=code,
-            severity="warning",
-            message=message,
-            help=help,
-            file=self.file,
-            line=source.line,
-            column=source.column,
-            element=self.locator.path(element, attribute),
+        return self.locator.diagnostic(
+            code, message, element, attribute, file=self.file, help=help, severity="warning"
         )
 
     def _left(self, element: _Element) -> Iterator[tuple[_Element, str | None, str]]:
