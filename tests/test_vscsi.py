@@ -1,4 +1,4 @@
-"""PV SCSI on both real xenstoreds: handshake, devices that come to a live controller and leave it, and faults."""
+"""PV SCSI on both real xenstoreds and in the sandbox: handshake, devices that come and leave, force, and faults."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ import pytest
 
 import translator
 from tests.servers import CXenStored, OxenStored, StandIn, make_domain, require
-from translator.errors import HostError
+from tests.test_recover import Faulty
+from translator import apply as applying
+from translator.errors import HostError, RollbackError
+from translator.hosts.sandbox import Sandbox
 from translator.hosts.xenstore import Xenstore
 from translator.plan import XenstoreOp
 
@@ -58,7 +61,7 @@ class Scsiback(StandIn):
     `silent` never answers; `refuses` closes each device that is to come; `clings` lets go of none.
     """
 
-    STATE = re.compile(r"/local/domain/0/backend/vscsi/\d+/\d+/state")
+    STATE = re.compile(r"/local/domain/\d+/backend/vscsi/\d+/\d+/state")
 
     def __init__(self, socket: str, mode: Literal["normal", "silent", "refuses", "clings"]) -> None:
         super().__init__(socket)
@@ -111,21 +114,35 @@ class Bench:
         return {virtual: (nodes[f"{path}/p-dev"], nodes[f"{path}/state"]) for path, virtual in found.items()}
 
 
-@pytest.fixture(params=[OxenStored, CXenStored], ids=["oxenstored", "xenstored"])
+Mode = Literal["normal", "silent", "refuses", "clings"]
+
+
+@pytest.fixture(params=["oxenstored", "xenstored", "sandbox"])
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     """Return how to start a host: `async with bench("silent") as host`."""
-    require(request.param)
+    sysfs = scsi_devices(tmp_path / "sys")
 
     @asynccontextmanager
-    async def start(mode: Literal["normal", "silent", "refuses", "clings"] = "normal") -> AsyncIterator[Bench]:
-        with request.param() as server:
-            client = await Xenstore.connect(server.socket)
+    async def real(mode: Mode = "normal") -> AsyncIterator[Bench]:
+        server = {"oxenstored": OxenStored, "xenstored": CXenStored}[request.param]
+        require(server)
+        with server() as xenstored:
+            client = await Xenstore.connect(xenstored.socket)
             await make_domain(client, DOMID, name="guest", uuid=UUID, guest="pv")
             await client.close()
-            async with Scsiback(server.socket, mode):
-                yield Bench(server.socket, scsi_devices(tmp_path / "sys"))
+            async with Scsiback(xenstored.socket, mode):
+                yield Bench(xenstored.socket, sysfs)
 
-    return start
+    @asynccontextmanager
+    async def sandbox(mode: Mode = "normal") -> AsyncIterator[Bench]:
+        if mode == "refuses":
+            pytest.skip("the sandbox's driver takes on what it is given")
+        async with Sandbox(backend_delay_s=None if mode == "silent" else 0.0) as embedded:
+            embedded.add_guest("guest", UUID, domid=DOMID, guest="pv", guest_cooperates=mode != "clings")
+            embedded.backends.frontends.add(DOMID + 1)
+            yield Bench(str(embedded.xenstore_socket), sysfs)
+
+    return sandbox if request.param == "sandbox" else real
 
 
 def test_devices_come_to_a_live_controller_and_leave_it(bench: Any) -> None:
@@ -178,6 +195,79 @@ def test_a_device_that_the_guest_keeps_stays(bench: Any) -> None:
             with pytest.raises(HostError, match="dev-0/state"):
                 await host.apply(plan_of(), prune=True)
             assert await host.nodes() == before
+
+    asyncio.run(scenario())
+
+
+def test_by_force_nobody_is_waited_for(bench: Any) -> None:
+    async def scenario() -> None:
+        async with bench("clings") as host:
+            empty = await host.nodes()
+            await host.apply(plan_of("address", "node"))
+            await host.apply(plan_of("address"), prune=True, force=True)
+            assert await host.given() == {"0:0:0:0": (PHYSICAL["address"], "4")}
+            await host.apply(plan_of(controller=False), prune=True, force=True)
+            left = {path for path in await host.nodes() if "vscsi" in path}
+            assert left == {path for path in empty if "vscsi" in path}
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("prune", [False, True], ids=["coming", "going"])
+def test_a_fault_at_any_step_leaves_all_as_it_was(bench: Any, prune: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with bench() as host:
+            if prune:
+                await host.apply(plan_of("address", "node"))
+            plan = plan_of(controller=False) if prune else plan_of("address", "node")
+            async with translator.Host(xenstore=host.socket, sysfs=host.sysfs) as connections:
+                steps = len((await connections.apply(plan, prune=prune, dry_run=True)).steps)
+            assert steps == (12 if prune else 8)
+            before = await lasting(host)
+            monkeypatch.setattr(applying, "Performer", Faulty)
+            for at in range(steps):
+                for how in ("refused", "lost and unseen", "lost, done and unseen"):
+                    Faulty.at, Faulty.how, Faulty.count = at, how, 0
+                    with pytest.raises(HostError) as caught:
+                        await host.apply(plan, prune=prune)
+                    assert not isinstance(caught.value, RollbackError), (at, how, caught.value)
+                    assert await lasting(host) == before, (at, how)
+            monkeypatch.undo()
+            assert len(await host.apply(plan, prune=prune)) == steps
+
+    asyncio.run(scenario())
+
+
+async def lasting(host: Bench) -> dict[str, str]:
+    """Return the nodes without what the two drivers agree on anew."""
+    moving = ("/ring-ref", "/event-channel")
+    return {path: value for path, value in (await host.nodes()).items() if not path.endswith(moving)}
+
+
+def test_a_driver_domains_devices_are_its_own(bench: Any) -> None:
+    """The same place in two backend domains is two devices, and in one of them one."""
+
+    def served(name: str, domid: int, backend: int) -> translator.Plan:
+        document = (
+            f"<domain type='xen'><name>{name}</name><uuid>{UUID}</uuid><os><type>linux</type></os><devices>"
+            f"<controller type='scsi' index='0' model='xenscsi'><backenddomain name='{backend}'/></controller>"
+            f"<hostdev mode='subsystem' type='scsi'>{SOURCES['address']}"
+            "<address type='drive' controller='0' bus='0' target='0' unit='0'/></hostdev></devices></domain>"
+        )
+        return translator.plan(translator.load(document.encode()), domid=domid)
+
+    async def scenario() -> None:
+        async with bench() as host:
+            client = await Xenstore.connect(host.socket)
+            for domid, name in ((3, "storage"), (DOMID + 1, "other")):
+                await make_domain(client, domid, name=name, uuid=UUID, guest="pv")
+            await client.close()
+            await host.apply(served("guest", DOMID, 0))
+            await host.apply(served("other", DOMID + 1, 3))
+            assert {path.split("/")[3] for path in await host.nodes() if path.endswith("/p-dev")} == {"0", "3"}
+            with pytest.raises(HostError, match=f"SCSI device 8:0:2:1 is domain {DOMID}'s already") as caught:
+                await host.apply(plan_of("address", name="other", domid=DOMID + 1), replace=True)
+            assert caught.value.code == "T471"
 
     asyncio.run(scenario())
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from translator.errors import Diagnostic, HostError
-from translator.hosts.scsi import find
+from translator.hosts.scsi import ScsiFacts, find
 from translator.layouts import CLOSED, USBBACK
 from translator.placeholders import node_name
 from translator.topology import PRIMARY
@@ -17,10 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from translator.host import Host
-    from translator.hosts.scsi import ScsiFacts
     from translator.hosts.sysfs import Sysfs
     from translator.plan import Plan
-    from translator.topology import Device, HostDevice
+    from translator.topology import Device, HostDevice, Topology
 
 _P_DEV_PARTS = 11  # of /local/domain/0/backend/vscsi/DOMID/INDEX/vscsi-devs/dev-N/p-dev
 MISSING = "T424"  # the code of what is left out
@@ -54,50 +53,77 @@ async def bind(plan: Plan, host: Host) -> Plan:
 async def bind_scsi(plan: Plan, host: Host) -> Plan:
     """Return the plan with what its SCSI selectors name.
 
+    A driver domain's devices are out of sight: they are what their addresses and names say.
+
     Raises:
-        HostError: T470 there is no such device; T471 another guest has it; T472 several fit.
+        HostError: T470 there is no such device; T471 another guest has it; T472 several fit; T483 a driver domain's
+            device cannot be named like that.
     """
     found: dict[str, ScsiFacts] = {}
+    backends = {one.index: one.backend for one in plan.topology.controllers if one.family == "scsi"}
     for device in plan.topology.devices:
         if device.scsi is None:
             continue
         try:
-            facts = find(host.sysfs.root, device.scsi)
-            if device.driver is not None and facts.generic is None:
-                raise HostError("T470", f"SCSI device {device.scsi.selector} has no generic node for QEMU to open")
+            found[device.scsi.selector] = _scsi_facts(device, backends.get(device.controller), host)
         except HostError as error:
             raise HostError(error.code, error.message, error.help, device.source) from error
-        found[device.scsi.selector] = facts
     if found and plan.topology.domain.hypervisor == "xen":
         await _not_lent(plan, host, found)
     return plan.bind(scsi=found) if found else plan
 
 
+def seen_scsi(topology: Topology) -> dict[str, ScsiFacts]:
+    """Return what a domain has already: what its devices are called is all that their steps need to know."""
+    return {one.scsi.selector: ScsiFacts(one.scsi, None, "") for one in topology.devices if one.scsi}
+
+
+def _scsi_facts(device: Device, backend: int | str | None, host: Host) -> ScsiFacts:
+    assert device.scsi is not None
+    if backend not in (None, 0):
+        if device.scsi.path is not None:
+            raise HostError(
+                "T483",
+                f"{device.scsi.path} is a node of this host's /dev, and controller {device.controller} is served by "
+                f"domain {backend}",
+                "name the device by its adapter and address there, or by its WWN",
+            )
+        return ScsiFacts(device.scsi, None, "")
+    facts = find(host.sysfs.root, device.scsi)
+    if device.driver is not None and facts.generic is None:
+        raise HostError("T470", f"SCSI device {device.scsi.selector} has no generic node for QEMU to open")
+    return facts
+
+
 async def _not_lent(plan: Plan, host: Host, found: Mapping[str, ScsiFacts]) -> None:
-    """Refuse what a unit of another guest, or another unit of this one, has already."""
+    """Refuse what a unit of another guest, or another unit of this one, has already of the same backend domain."""
     xenstore = await host.xenstore()
     domid = plan.topology.domain.domid
-    units = {
-        (str(one.controller), f"{one.controller}:{one.port.replace('.', ':')}"): found[one.scsi.selector].physical
-        for one in plan.topology.devices
-        if one.scsi is not None and one.scsi.selector in found
-    }
-    wanted = {physical: unit for unit, physical in units.items()}
-    nodes = await xenstore.tree("/local/domain/0/backend/vscsi")
-    for path, physical in nodes.items():
-        parts = path.split("/")
-        if parts[-1] != "p-dev" or physical not in wanted or len(parts) < _P_DEV_PARTS:
+    backends = {one.index: one.backend for one in plan.topology.controllers if one.family == "scsi"}
+    wanted: dict[int, dict[str, tuple[str, str]]] = {}
+    for one in plan.topology.devices:
+        if one.scsi is None or one.scsi.selector not in found:
             continue
-        holder, index, directory = parts[6], parts[7], path.rpartition("/")[0]
-        if nodes.get(f"{directory}/state") == str(CLOSED):
-            continue
-        if holder == str(domid) and (index, nodes.get(f"{directory}/v-dev")) == wanted[physical]:
-            continue
-        raise HostError(
-            "T471",
-            f"SCSI device {physical} is domain {holder}'s already, as {nodes.get(f'{directory}/v-dev')}",
-            "a device of the host is one guest's at a time: detach it there first",
-        )
+        backend = backends.get(one.controller) or 0
+        served = backend if isinstance(backend, int) else await domid_of(host, backend)
+        unit = str(one.controller), f"{one.controller}:{one.port.replace('.', ':')}"
+        wanted.setdefault(served, {})[found[one.scsi.selector].physical] = unit
+    for served, units in wanted.items():
+        nodes = await xenstore.tree(f"/local/domain/{served}/backend/vscsi")
+        for path, physical in nodes.items():
+            parts = path.split("/")
+            if parts[-1] != "p-dev" or physical not in units or len(parts) < _P_DEV_PARTS:
+                continue
+            holder, index, directory = parts[6], parts[7], path.rpartition("/")[0]
+            if nodes.get(f"{directory}/state") == str(CLOSED):
+                continue
+            if holder == str(domid) and (index, nodes.get(f"{directory}/v-dev")) == units[physical]:
+                continue
+            raise HostError(
+                "T471",
+                f"SCSI device {physical} is domain {holder}'s already, as {nodes.get(f'{directory}/v-dev')}",
+                "a device of the host is one guest's at a time: detach it there first",
+            )
 
 
 def bind_host_devices(plan: Plan, sysfs: Sysfs, lent: Mapping[str, str]) -> Plan:

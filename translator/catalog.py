@@ -768,6 +768,12 @@ CATALOG: dict[str, Entry] = {
         "told QEMU of it.",
         "translator attach guest - <<< \"<channel type='unix'><target type='virtio' name='agent'/></channel>\"",
     ),
+    "T483": Entry(
+        "a node of another domain",
+        "A driver domain's SCSI device is named by its adapter and address there, or by its WWN: what a node in /dev "
+        "is there, nobody here can tell.",
+        "<source dev='/dev/sdm'/>, on a controller with <backenddomain name='storage'/>",
+    ),
     # Execution
     "T501": Entry(
         "a step failed", "What was done before it was undone; the host is as it was.", "QEMU refused a device"

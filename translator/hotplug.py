@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from translator.binding import seen_scsi
 from translator.compile import compile_plan
 from translator.consistency import check
 from translator.errors import DocumentError
@@ -17,7 +18,6 @@ from translator.families import families
 from translator.findings import Findings
 from translator.fragment import unplaced
 from translator.growing import Growing
-from translator.hosts.scsi import ScsiFacts
 from translator.subjects import parts_of, stands_on, subject
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def with_devices(
         except DocumentError as error:
             raise error if fragment.file else unplaced(error) from None
     topology = growing.topology
-    scsi = {**_known_scsi(seen.topology), **facts.scsi}
+    scsi = {**seen_scsi(seen.topology), **facts.scsi}
     plan = compile_plan(topology, there=there).bind(
         hostdevs=_known_hosts(topology), interfaces={**seen.lent, **facts.lent}, scsi=scsi
     )
@@ -82,7 +82,7 @@ def without_devices(seen: Observation, leaving: Iterable[Part]) -> Wanted:
         controllers=tuple(one for one in topology.controllers if subject(one) not in gone),
         devices=tuple(one for one in topology.devices if subject(one) not in gone),
     )
-    plan = compile_plan(left).bind(hostdevs=_known_hosts(left), interfaces=seen.lent, scsi=_known_scsi(left))
+    plan = compile_plan(left).bind(hostdevs=_known_hosts(left), interfaces=seen.lent, scsi=seen_scsi(left))
     return Wanted(plan, tuple(part for part in parts if subject(part) in gone))
 
 
@@ -100,8 +100,3 @@ def _grow(growing: Growing, fragment: Domain) -> None:
 
 def _known_hosts(topology: Topology) -> Mapping[str, HostDevice]:
     return {device.host.selector: device.host for device in topology.devices if device.host}
-
-
-def _known_scsi(topology: Topology) -> Mapping[str, ScsiFacts]:
-    """Return what the domain has already: what it is called is all that its steps need to know."""
-    return {one.scsi.selector: ScsiFacts(one.scsi, None, "") for one in topology.devices if one.scsi}

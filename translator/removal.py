@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from translator.binding import seen_scsi
 from translator.compile import compile_plan
 from translator.errors import HostError
 from translator.layouts import CLOSING, CONNECTED, INIT_WAIT, INITIALISED, UNKNOWN, layout_named, vscsi
@@ -35,7 +36,7 @@ def removal(seen: Observation, leaving: Iterable[str], *, force: bool = False) -
     topology, wanted = seen.topology, set(leaving)
     parts = parts_of(topology)
     hosts = {device.host.selector: device.host for device in topology.devices if device.host}
-    plan = compile_plan(topology, running=True).bind(hostdevs=hosts, interfaces=seen.lent)
+    plan = compile_plan(topology, running=True).bind(hostdevs=hosts, interfaces=seen.lent, scsi=seen_scsi(topology))
     steps = [step for step in plan.steps if step.subject in wanted]
     fixed = sorted({step.subject for step in steps if step.stage == "launch"})
     if fixed:
@@ -55,12 +56,15 @@ def removal(seen: Observation, leaving: Iterable[str], *, force: bool = False) -
             continue  # it goes with QEMU, or is not there
         if isinstance(step.action, Wait):
             if part.family == "scsi":
-                turned.append(_let_go(step, part, seen))
+                turned += _let_go(step, part, seen, force=force)
                 continue
             assert isinstance(part, Controller)
             turned += _released(step, part, seen, force=force)
         else:
             turned.append(_turned(step, part, waits.get(step.subject), force=force))
+            if isinstance(part, Device) and part.family == "scsi" and part.driver is None:
+                # its nodes come back as they were, and what let it go gives it again
+                turned[-1] = msgspec.structs.replace(turned[-1], undo=_farewell_of(part, topology).back)
     return (*turned, *_backends(topology, wanted))
 
 
@@ -103,21 +107,24 @@ def _released(step: Step, controller: Controller, seen: Observation, *, force: b
     yield _step(step, release.action, release.undo, None, why)
 
 
-def _let_go(step: Step, part: Controller | Device, seen: Observation) -> Step:
-    """Let the guest and scsiback agree on the end of a SCSI controller or a device of it."""
-    domain = seen.topology.domain
-    if step.id.endswith(":settled"):  # what is to be told something next has to have done with what it was told
+def _let_go(step: Step, part: Controller | Device, seen: Observation, *, force: bool) -> Iterator[Step]:
+    """Let the guest and scsiback agree on the end of a SCSI controller or a device of it; by force they are told."""
+    if step.id.endswith(":settled"):
+        return
+    farewell = _farewell_of(part, seen.topology)
+    if not force:
         why = f"Wait until scsiback has done with what it was told before {told(part)} is to go."
-        return _step(step, step.action, Transaction(()), None, why)
-    assert isinstance(step.undo, Transaction), "what is waited for can be told to end"
+        yield _step(step, *farewell.ready, None, why, "settled")
+    yield _step(step, *farewell.told, None, f"Tell the guest and scsiback that {told(part)} is to go.", "told")
+    if not force:
+        yield _step(step, *farewell.gone, None, f"Wait until the guest has let go of {told(part)}.")
+
+
+def _farewell_of(part: Controller | Device, topology: Topology) -> vscsi.Farewell:
     if isinstance(part, Controller):
-        return _step(step, step.undo, vscsi.again(domain, part), None, f"End the service of controller {part.index}.")
-    controller = next(
-        one for one in seen.topology.controllers if (one.family, one.index) == ("scsi", part.controller)
-    )
-    again = vscsi.device_again(domain, controller, part)
-    action = msgspec.structs.replace(step.undo, otherwise=again.transaction)
-    return _step(step, action, again, None, f"Let the guest let go of {told(part)}.")
+        return vscsi.leave_controller(topology.domain, part)
+    own = (one for one in topology.controllers if (one.family, one.index) == ("scsi", part.controller))
+    return vscsi.leave_device(topology.domain, next(own), part)
 
 
 def _guarded(undo: Transaction, action: Transaction) -> Transaction:
@@ -212,8 +219,10 @@ def foreign(seen: Observation, leaving: set[str], policy: Policy) -> Iterator[St
         )
 
 
-def _step(step: Step, action: Action, undo: Action | None, reason: str | None, why: str) -> Step:
-    part = step.id.removeprefix(step.subject).removeprefix(":")
+def _step(
+    step: Step, action: Action, undo: Action | None, reason: str | None, why: str, part: str | None = None
+) -> Step:
+    part = step.id.removeprefix(step.subject).removeprefix(":") if part is None else part
     return msgspec.structs.replace(
         step,
         id=f"{step.subject}:remove" + (f"-{part}" if part else ""),

@@ -400,4 +400,16 @@ def scsi_host(reader: Reader, hostdev: Place, source: Place) -> ScsiHost | None:
     return found
 
 
+def named_host(selector: str) -> ScsiHost | None:
+    """Return which device of the host a selector names, as `ScsiHost.selector` has it; None: it names none."""
+    if _DEVICE.fullmatch(selector):
+        return ScsiHost(path=selector)
+    if match := re.fullmatch(rf"({_WWN.pattern}):([0-9]{{1,9}})", selector, re.ASCII):
+        return ScsiHost(wwn=match[1], lun=int(match[2]))
+    if re.fullmatch(r"[0-9]{1,9}(?::[0-9]{1,9}){3}", selector, re.ASCII):
+        host, channel, target, lun = map(int, selector.split(":"))
+        return ScsiHost(host=host, channel=channel, target=target, lun=lun)
+    return None
+
+
 FAMILY = Scsi()

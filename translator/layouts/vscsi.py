@@ -8,9 +8,11 @@ the controller is told to reconfigure. Source: xen/include/public/io/vscsiif.h, 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from translator.layouts import CLOSED, CLOSING, CONNECTED, INIT_WAIT, INITIALISED, INITIALISING, Recorded
+import msgspec
+
+from translator.layouts import CLOSED, CLOSING, CONNECTED, INIT_WAIT, INITIALISED, INITIALISING, UNKNOWN, Recorded
 from translator.layouts.libxl import (
     CLOSE_TIMEOUT_S,
     INIT_TIMEOUT_S,
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from translator.topology import DomainIdentity
 
 RECONFIGURING = 7  # XenbusState
+_RECORDED = ("p-dev", "p-devname")  # which device of the host it is, as the backend and as the toolstack was told
 _PHYSICAL = re.compile(r"([0-9]{1,9}):([0-9]{1,9}):([0-9]{1,9}):([0-9]{1,9})")
 _WWN = re.compile(r"((?:naa|eui|t10)\.[0-9A-Za-z]{1,64}):([0-9]{1,9})")
 _NAME = re.compile(r"dev-(0|[1-9][0-9]{0,8})")
@@ -99,26 +102,14 @@ def await_controller(domain: DomainIdentity, controller: Controller, *, connecte
     )
 
 
-def again(domain: DomainIdentity, controller: Controller) -> Transaction:
-    """Return what takes the end of a controller's service back."""
-    backend = _paths(domain, controller)[2]
-    return Transaction(
-        (
-            XenstoreOp(op="write", path=f"{backend}/online", value="1"),
-            XenstoreOp(op="write", path=f"{backend}/state", value=str(INITIALISING)),
-        )
-    )
-
-
 def record_device(domain: DomainIdentity, controller: Controller, device: Device) -> Recorded:
     """Return what gives a device to a live controller, and what forgets one that the backend has let go of."""
-    assert device.scsi is not None
     backend = _paths(domain, controller)[2]
     own = f"{backend}/vscsi-devs/{device.id}"
-    selector = device.scsi.selector
+    selector = device.scsi.selector if device.scsi else UNKNOWN
     values = {
-        "p-dev": f"${{scsi:{selector}:pdev}}",
-        "p-devname": f"${{scsi:{selector}:name}}",
+        "p-dev": str(device.properties.get("p-dev", f"${{scsi:{selector}:pdev}}")),
+        "p-devname": str(device.properties.get("p-devname", f"${{scsi:{selector}:name}}")),
         "v-dev": f"{controller.index}:{device.port.replace('.', ':')}",
         "state": str(INITIALISING),
     }
@@ -131,9 +122,10 @@ def record_device(domain: DomainIdentity, controller: Controller, device: Device
                 *guards(domain),
                 XenstoreOp(op="expect", path=f"{backend}/state", value=str(CONNECTED), why=live),
                 XenstoreOp(op="expect-absent", path=own, why=free),
+                # a driver domain's devices are its own: those of the same place here are others
                 XenstoreOp(
                     op="expect-nowhere",
-                    path="/local/domain/0/backend/vscsi/*/*/vscsi-devs/*/p-dev",
+                    path=f"/local/domain/{backend_domid(controller)}/backend/vscsi/*/*/vscsi-devs/*/p-dev",
                     value=values["p-dev"],
                     why=f"SCSI device {selector} is free",
                 ),
@@ -167,14 +159,88 @@ def await_settled(domain: DomainIdentity, controller: Controller) -> Recorded:
     return Recorded(Wait(f"{backend}/state", (str(CONNECTED),), INIT_TIMEOUT_S), Transaction(()))
 
 
-def device_again(domain: DomainIdentity, controller: Controller, device: Device) -> Transaction:
-    """Return what takes the letting go of a device back."""
-    backend = _paths(domain, controller)[2]
-    return Transaction(
-        (
-            XenstoreOp(op="write", path=f"{backend}/vscsi-devs/{device.id}/state", value=str(INITIALISING)),
-            XenstoreOp(op="write", path=f"{backend}/state", value=str(RECONFIGURING)),
+class Farewell(NamedTuple):
+    """How a device or a controller leaves, and how each part of that is taken back.
+
+    ready  it is in service, and has done with what it was told before; what has let go by the time that this is
+           undone, before which all the rest is, is given again
+    told   it is told; one that has not let go hears that it stays
+    gone   it has let go
+    back   a device's nodes, as they were when it had let go
+    """
+
+    ready: Recorded
+    told: Recorded
+    gone: Recorded
+    back: Transaction | None = None
+
+
+def leave_controller(domain: DomainIdentity, controller: Controller) -> Farewell:
+    """Return how a controller leaves that has no devices any more."""
+    _, frontend, backend = _paths(domain, controller)
+    state = f"{backend}/state"
+
+    def served(value: int, online: str) -> tuple[XenstoreOp, ...]:
+        return (
+            XenstoreOp(op="write", path=f"{backend}/online", value=online),
+            XenstoreOp(op="write", path=state, value=str(value)),
         )
+
+    again = XenstoreOp(op="write", path=f"{frontend}/state", value=str(INITIALISING))
+    return _farewell(
+        state,
+        ready=Wait(state, tuple(map(str, (INIT_WAIT, INITIALISED, CONNECTED))), INIT_TIMEOUT_S),
+        leave=served(CLOSING, "0"),
+        stay=served(CONNECTED, "1"),
+        again=(again, *served(INITIALISING, "1")),
+    )
+
+
+def leave_device(domain: DomainIdentity, controller: Controller, device: Device) -> Farewell:
+    """Return how a device leaves a controller that goes on."""
+    backend = _paths(domain, controller)[2]
+    state = f"{backend}/vscsi-devs/{device.id}/state"
+    reconfigure = XenstoreOp(op="write", path=f"{backend}/state", value=str(RECONFIGURING))
+
+    def now(value: int) -> XenstoreOp:
+        return XenstoreOp(op="write", path=state, value=str(value))
+
+    given = record_device(domain, controller, device).action
+    assert isinstance(given, Transaction)
+    back = (
+        msgspec.structs.replace(one, value=str(CLOSED)) if one.path == state else one
+        for one in given.transaction
+        if one != reconfigure
+    )
+    return _farewell(
+        state,
+        ready=Wait(f"{backend}/state", (str(CONNECTED),), INIT_TIMEOUT_S),
+        leave=(now(CLOSING), reconfigure),
+        stay=(now(CONNECTED),),
+        again=(now(INITIALISING), reconfigure),
+    )._replace(back=Transaction(tuple(back)))
+
+
+def _farewell(
+    state: str,
+    *,
+    ready: Wait,
+    leave: tuple[XenstoreOp, ...],
+    stay: tuple[XenstoreOp, ...],
+    again: tuple[XenstoreOp, ...],
+) -> Farewell:
+    def expect(value: int) -> XenstoreOp:
+        return XenstoreOp(op="expect", path=state, value=str(value))
+
+    settled = Wait(ready.path, (str(CONNECTED),), INIT_TIMEOUT_S)
+    return Farewell(
+        Recorded(ready, Transaction((expect(CLOSED), *again), wait=settled, otherwise=())),
+        # who was told may be about to answer: what becomes of that, the next undo sees
+        Recorded(Transaction(leave), Transaction((expect(CLOSING), *stay), wait=settled)),
+        Recorded(
+            Wait(state, (str(CLOSED),), CLOSE_TIMEOUT_S, unanswered="removal pending in the guest"), Transaction(())
+        ),
+        None,
     )
 
 
@@ -235,7 +301,7 @@ def _devices(index: int, backend: str, nodes: Mapping[str, str]) -> Iterator[Dev
             controller=index,
             port=".".join(place.groups()[1:]),
             host=None,
-            properties={},
+            properties={key: nodes.get(f"{root}/{name}/{key}", "") for key in _RECORDED},
             implicit=False,
             source=None,
             scsi=_host(nodes.get(f"{root}/{name}/p-dev", "")),

@@ -41,6 +41,6 @@ _NAMES = """
     stubdomain_ramdisk suppress_spurious_page_faults swiotlb system_firmware tee timer_mode tsc_mode type usb
     usbcontroller usbctrl usbdev usbdevice usbversion uuid vcpus vdispl vendor_device vfb vga videoram vif
     viridian virtio vkb vkb_device vmtrace_buf_kb vnc vncdisplay vnclisten vncpasswd vncunused vncviewer vnuma
-    vpmu vpt_align vsnd vtpm vuart vusb xauthority xen_platform_pci xend_suspend_evtchn_compat
+    vpmu vpt_align vscsi vsnd vtpm vuart vusb xauthority xen_platform_pci xend_suspend_evtchn_compat
 """
 KNOWN = frozenset(_NAMES.split())

@@ -11,7 +11,7 @@ from lxml import etree
 from translator.errors import DocumentError, Source
 from translator.findings import MOST_FAULTS, told
 from translator.models import XEN_MACHINES
-from translator.xlcfg import consoles, disks, displays, hosts, language, networks, usb, usbdraw
+from translator.xlcfg import consoles, disks, displays, hosts, language, networks, usb, usbdraw, vscsi
 from translator.xlcfg.draft import Draft
 from translator.xlcfg.language import Text, spelled
 from translator.xlcfg.names import EVENTS, KNOWN, NAMESPACE, TIMERS
@@ -271,6 +271,7 @@ class _Reader:
             draft.add(devices, "input", {"type": type, "bus": "ps2" if self.guest == "hvm" else "xen"})
         displays.read(sheet, draft, devices, self.guest)
         hosts.read_pci(sheet, draft, devices)
+        vscsi.read(sheet, draft, devices)
         draft.add(devices, "memballoon", {"model": "xen"})
 
     # What XML has no place for

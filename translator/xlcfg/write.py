@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from translator.errors import Diagnostic, DocumentError
-from translator.xlcfg import consoles, disks, displays, hosts, language, networks, usbwrite
+from translator.xlcfg import consoles, disks, displays, hosts, language, networks, usbwrite, vscsi
 from translator.xlcfg.hosts import to_kib
 from translator.xlcfg.names import EVENTS, NAMESPACE, TIMERS
 from translator.xlcfg.taken import Taken
@@ -221,6 +221,8 @@ class _Writer:
         found.update(displays.write(taken, devices, self.domain.guest))
         if devices is None:
             return
+        if entries := vscsi.write(taken, devices, self.topology):
+            found["vscsi"] = entries
         for controller in devices.iterfind("controller"):
             type = controller.get("type")
             if type == "xenbus":
