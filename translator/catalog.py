@@ -135,12 +135,12 @@ CATALOG: dict[str, Entry] = {
         'cmdline = "quiet"; root = "/dev/xvda1"',
         "warning",
     ),
-    # Schema
     "T130": Entry(
         "not in git",
         "There is no git repository here, or it has no such revision. In CI, the base has to be fetched too.",
         "translator diff --git no-such-branch..HEAD -- guests",
     ),
+    # Schema
     "T201": Entry(
         "element not allowed here",
         "The schema knows every element that may stand in this place, and this is none of them.",
