@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin
 SARIF := $(VENV)/share/sarif-2.1.0.schema.json
 
-.PHONY: demo test check oracle fuzz bench docs man dist deb clean
+.PHONY: demo test check oracle fuzz bench bench-check docs man dist deb clean
 
 demo: $(VENV)/.demo  ## plan, apply and observe a domain in the embedded sandbox
 	@echo '$$ translator plan fixtures/demo/web/domain.xml'
@@ -28,8 +28,11 @@ check: $(VENV)/.test  ## what needs no server: a minute's worth
 oracle: $(VENV)/.test system-packages  ## random domains for SECONDS from SEED on: the live libvirt's answers and ours
 	$(RUN)/python -m tests.oracle --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))
 
-bench: $(VENV)/.test  ## measure what is promised: ratios, each of two measurements of one run
-	$(RUN)/python -m tests.benchmarks
+bench: $(VENV)/.test  ## measure what is promised, all or NAMES: ratios, each of two measurements of one run
+	$(RUN)/python -m tests.benchmarks $(NAMES)
+
+bench-check: $(VENV)/.test  ## measure again, and fail where a ratio is more than a fifth worse than recorded
+	$(RUN)/python -m tests.benchmarks --check $(NAMES)
 
 docs: $(VENV)/.test  ## the documentation as a site, in build/docs
 	$(RUN)/mkdocs build --quiet

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import translator
+from tests.benchmarks.figures import Figure
 from tests.oracle import SYSTEM_PYTHON, Libvirt
 from tests.servers import Qemu
 from translator.host import Performer
@@ -23,7 +24,7 @@ from translator.plan import QmpCommand
 from translator.undo import roll_back
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
     from translator.hosts.qmp import Qmp
     from translator.plan import Step
@@ -48,20 +49,23 @@ class Costs(NamedTuple):
     libvirt: float
 
 
-def run() -> bool:
-    """Print the figures; tell whether the bound is kept."""
+def figures() -> Iterator[Figure]:
+    """Measure all three in turn, where there can be a libvirtd of our own."""
     reason = Libvirt.available() or ("a libvirtd of its own needs root" if os.geteuid() else None)
     if reason:
         print(f"attach: not compared with libvirt: {reason}")
-        return True
+        return
     rounds = asyncio.run(_rounds())
     ours, bare, libvirt = (statistics.median(one[which] for one in rounds) for which in range(3))
-    gain = statistics.median(one.libvirt / one.ours for one in rounds)
-    print(
-        f"attach: {DEVICES} devices to a QEMU: {ours:.2f} ms each, a live libvirt {libvirt:.2f} ms: {gain:.1f} times "
-        f"as fast (at least {LEAST_GAIN:.0f}); their bare device_add {bare:.2f} ms: {libvirt / bare:.1f}"
+    yield Figure(
+        name="attach",
+        what=f"attaching {DEVICES} devices to a QEMU, each, against a live libvirtd's attach: times as fast "
+        f"(their bare `device_add`: {bare:.2f} ms, {libvirt / bare:.1f} times)",
+        measured=f"{ours:.2f} ms, {libvirt:.2f} ms",
+        ratio=statistics.median(one.libvirt / one.ours for one in rounds),
+        bound=LEAST_GAIN,
+        at_least=True,
     )
-    return gain >= LEAST_GAIN
 
 
 def _document(*devices: str) -> str:
