@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -11,7 +12,7 @@ import pytest
 
 import translator
 from tests.conftest import FIXTURES
-from translator.batch import CHUNK
+from translator.batch import CHUNK, process_pool
 from translator.errors import Diagnostic, DocumentError, HostError, RollbackError, Source
 
 if TYPE_CHECKING:
@@ -69,6 +70,14 @@ def test_no_more_is_on_the_way_than_is_soon_wanted() -> None:
         assert taken == pool.submitted * CHUNK
         results.close()  # type: ignore[attr-defined]  # a generator's
         assert taken == pool.submitted * CHUNK
+
+
+def test_a_process_with_threads_is_not_forked() -> None:
+    with ThreadPoolExecutor(1) as other:
+        other.submit(int).result()
+        with process_pool(1) as pool:  # a fork server stands between
+            assert pool.submit(os.getppid).result() != os.getpid()
+    assert [one.plan for one in translator.plan_many([GOOD])] == [PLAN]
 
 
 @pytest.mark.parametrize(

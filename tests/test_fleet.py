@@ -17,7 +17,7 @@ import pytest
 from tests.conftest import FIXTURES
 from tests.test_work import named, said, translator
 from translator import fleet
-from translator.batch import CHUNK
+from translator.batch import CHUNK, plan_many
 from translator.build import build
 from translator.cli.options import Jobs
 from translator.cli.report import Report
@@ -95,6 +95,17 @@ def test_a_cluster_says_what_one_process_says(cluster: LocalCluster, guests: Pat
     on_cluster = translator(*words, "--scheduler", cluster.scheduler_address)
     assert said(on_cluster) == said(translator(*words))
     assert on_cluster.exit_code == 3
+
+
+def test_a_clusters_client_stands_in_for_a_pool(cluster: LocalCluster, guests: Path) -> None:
+    from distributed import Client
+
+    paths = sorted(guests.absolute().iterdir())
+    with Client(cluster.scheduler_address, set_as_default=False) as client:
+        found = list(plan_many(paths, client.get_executor(pure=False)))
+    assert [(one.path, one.plan, str(one.error)) for one in found] == [
+        (one.path, one.plan, str(one.error)) for one in plan_many(paths)
+    ]
 
 
 def test_a_worker_that_is_killed_loses_nothing_and_does_nothing_twice(cluster: LocalCluster) -> None:

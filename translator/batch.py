@@ -67,10 +67,14 @@ def process_pool(processes: int | None = None) -> Iterator[Executor]:
 
     What is interrupted is this process, which then ends the others: Ctrl-C at a terminal does not reach them.
     """
+    import multiprocessing
     import signal
+    import threading
     from concurrent.futures import ProcessPoolExecutor
 
-    pool = ProcessPoolExecutor(processes, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
+    # a process with threads is not to be forked: what they hold would be held for ever
+    context = None if threading.active_count() == 1 else multiprocessing.get_context("forkserver")
+    pool = ProcessPoolExecutor(processes, context, signal.signal, (signal.SIGINT, signal.SIG_IGN))
     try:
         yield pool
     finally:

@@ -24,11 +24,12 @@ HELPERS = {"__main__", "figures"}
 ALL = sorted({one.name for one in pkgutil.iter_modules(tests.benchmarks.__path__)} - HELPERS)
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
+    """Do what the words say, or else the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(ALL))
     parser.add_argument("--check", action="store_true", help="fail where a ratio is worse than recorded")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     names = arguments.names or ALL
     if unknown := set(names) - set(ALL):
         parser.error(f"there is no benchmark {', '.join(sorted(unknown))}")
@@ -36,7 +37,7 @@ def main() -> None:
     measured = list(_measured(names))
     if arguments.check:
         sys.exit(_check(measured))
-    if names == ALL:
+    if not arguments.names:
         figures.record(figures.this_run(load, (one for _, one in measured)))
     if not all(one.kept for _, one in measured):
         sys.exit("a bound is not kept")
@@ -70,4 +71,5 @@ def _worse(measured: list[tuple[str, Figure]], recorded: dict[str, Figure]) -> d
     }
 
 
-main()
+if __name__ == "__main__":
+    main()
