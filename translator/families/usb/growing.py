@@ -11,11 +11,12 @@ import msgspec
 from translator.changes import same_host_device
 from translator.choose import choose_port
 from translator.errors import HostError
+from translator.families.usb.seated import reader_at
 from translator.growing import Grown
 from translator.models import MODELS
 from translator.peripherals import Peripherals
 from translator.resolve import resolve
-from translator.topology import PRIMARY, Controller, Device, Place
+from translator.topology import Controller, Device, Place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -117,26 +118,9 @@ class _Growth:
         seat = self.seat(element)
         if seat.is_new:
             yield Grown(seat.controller, None)
-        made = self.peripherals.make(msgspec.structs.replace(element, ordinal=index))
-        reader = Controller(
-            family="ccid",
-            index=index,
-            model="usb-ccid",
-            type="emulated",
-            version=None,
-            interface="ccid",
-            ports=1,
-            id=made.id,
-            driver=made.driver,
-            device_model=PRIMARY,
-            backend=None,
-            companions=(),
-            pci=None,
-            properties={},
-            implicit=implicit,
-            source=element.source,
-            place=Place(seat.controller.index, seat.port),
-        )
+        place = Place(seat.controller.index, seat.port)
+        numbered = msgspec.structs.replace(element, ordinal=index)
+        reader = reader_at(place, numbered, self.peripherals, implicit=implicit)
         yield Grown(reader, None if implicit else element.path)
 
     def card(self, element: DeviceElement) -> Iterator[Grown]:

@@ -26,6 +26,30 @@ class Seat(NamedTuple):
     port: str
 
 
+def reader_at(place: Place, element: DeviceElement, peripherals: Peripherals, *, implicit: bool) -> Controller:
+    """Return the controller that a card reader in that place is; its index is the element's ordinal."""
+    made = peripherals.make(element)
+    return Controller(
+        family="ccid",
+        index=element.ordinal,
+        model="usb-ccid",
+        type="emulated",
+        version=None,
+        interface="ccid",
+        ports=1,
+        id=made.id,
+        driver=made.driver,
+        device_model=PRIMARY,
+        backend=None,
+        companions=(),
+        pci=None,
+        properties={},
+        implicit=implicit,
+        source=element.source,
+        place=place,
+    )
+
+
 class Seated:
     """One domain's devices that have their `seats`, by the path of their elements."""
 
@@ -61,26 +85,7 @@ class Seated:
     def reader(self, element: DeviceElement, *, implicit: bool) -> Controller:
         slot, port = self.seats[element.path]
         self.check_speed(element, slot, port)
-        made = self.peripherals.make(element)
-        return Controller(
-            family="ccid",
-            index=element.ordinal,
-            model="usb-ccid",
-            type="emulated",
-            version=None,
-            interface="ccid",
-            ports=1,
-            id=made.id,
-            driver=made.driver,
-            device_model=PRIMARY,
-            backend=None,
-            companions=(),
-            pci=None,
-            properties={},
-            implicit=implicit,
-            source=element.source,
-            place=Place(slot.number, port),
-        )
+        return reader_at(Place(slot.number, port), element, self.peripherals, implicit=implicit)
 
     def card(self, element: DeviceElement) -> Device:
         made = self.peripherals.make(element)
