@@ -27,7 +27,8 @@ ASPECTS = ("verdict", "controllers", "models", "places", "devices")
 
 # What libvirt refuses for the sake of its controllers, among much that is none of ours.
 _OURS = re.compile(
-    r"PCI (?:address|controller)|pci-root|'pci' controllers|SCSI host|Invalid address type|Hostdev already"
+    r"PCI (?:[Aa]ddress|controller)|pci-root|'pci' controllers|SCSI host|Invalid address type|Hostdev already"
+    r"|NUMA node \(\d+\) not present|unexpected address type"
 )
 # Which of the two is taken where none is named hangs on the QEMU that libvirt's test was told of.
 _OLD_QEMU = {"ioh3420": "pcie-root-port"}

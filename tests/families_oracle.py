@@ -92,8 +92,9 @@ def random_domain(seed: int) -> str:
 
 
 def _channel(rng: random.Random, name: str) -> str:
-    """Return a channel or a console; libvirt has room for one on port 0 of a controller only where there is one 0."""
-    console, port = rng.random() < 0.3, rng.randrange(9)
+    """Return a channel or a console; on port 0, of controller 0, at most the first is."""
+    console = rng.random() < 0.3
+    port = rng.randrange(int(console and name != "c0"), 9)
     controller = rng.randrange(3) if port or not console else 0
     address = f"<address type='virtio-serial' controller='{controller}' bus='0' port='{port}'/>"
     source = rng.choice(

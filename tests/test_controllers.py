@@ -23,6 +23,7 @@ DIFFERENT = {
     "hostdev-vfio-zpci-set-zero",
     "launch-security-s390-pv",
     "qemu-ns",
+    "s390-panic",
     "s390-panic-no-address",
     "vhost-vsock-ccw-iommu",
 }

@@ -421,6 +421,18 @@ CATALOG: dict[str, Entry] = {
         "<hostdev type='usb'> with <source><address bus='1' port='8'/></source> on a xenusb2",
         "warning",
     ),
+    "T364": Entry(
+        "no such NUMA node",
+        "A PCI bus can be on a NUMA node that `<cpu><numa>` has a cell for.",
+        "<target busNr='180'><node>1</node></target>, of a domain with one cell",
+    ),
+    "T365": Entry(
+        "on the channel subsystem",
+        "Virtio controllers of an S/390 are on its channel subsystem (ccw), or on PCI with numbers of its own (zPCI)."
+        " Neither is translated, and the controllers are left out.",
+        "<controller type='scsi' model='virtio-scsi'/>, of a domain with arch='s390x'",
+        "warning",
+    ),
     "T370": Entry(
         "the guest notices",
         "Between the two versions, something changed that the guest sees: an interface, an identity, an address or "

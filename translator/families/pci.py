@@ -139,7 +139,16 @@ class Pci(UnitFamily):
             found["hotplug"] = hotplug == "on"
         node = target.element.findtext("node")
         if node is not None and node.strip().isascii() and node.strip().isdigit():
-            found["numa_node"] = int(node.strip()[:9])
+            found["numa_node"] = number = int(node.strip()[:9])
+            cells = len(reader.document.root.findall("cpu/numa/cell"))
+            if number >= cells:
+                reader.fault(
+                    "T364",
+                    target,
+                    None,
+                    f"there is no NUMA node {number} for this bus to be on",
+                    f"<cpu><numa> has {cells} cell{'' if cells == 1 else 's'}, from 0 on",
+                )
         return found
 
     @property

@@ -58,6 +58,22 @@ class UnitPart:
         self.seats: list[tuple[DeviceElement, UnitAddress]] = list(self.seated())
         self.brought = [] if self.refused else [self.implicit(index) for index in self.missing()]
         self.slots |= {slot.index: slot for slot in self.brought}
+        self.check_channels()
+
+    def check_channels(self) -> None:
+        """Leave out what an S/390 has on its channel subsystem, and say so."""
+        on_channels = [slot for slot in self.slots.values() if slot.model.plug is not None]
+        if self.context.domain.arch != "s390x" or not on_channels or self.refused:
+            return
+        first = on_channels[0]
+        self.refused = True
+        self.findings.warn(
+            "T365",
+            first.element or self.seats[0][0],
+            f"{self.family.name} controller {first.index} sits on the channel subsystem of an S/390, which is not "
+            f"translated: no step comes from the {self.family.name} controllers and what is on them",
+            help="libvirt starts such a domain; only its documents can be compared here",
+        )
 
     def claims(self) -> Sequence[PciDemand] | None:
         """See `translator.families.Part`."""
