@@ -12,7 +12,7 @@ import msgspec
 from translator.families import families as all_families
 from translator.layouts import layout_named
 from translator.models import Ports, Speed, hot_plugs
-from translator.topology import ElementKind, Family, Guest, Hypervisor, Type
+from translator.topology import PARAVIRTUAL_TYPES, ElementKind, Family, Guest, Hypervisor, Type
 from translator.topology import Layout as LayoutName
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ def _devices(
     found: dict[ElementKind, Device] = {}
     for kind in kinds:
         drivers = tuple(driver for driver in kind.drivers if "emulated" in types and has(driver))
-        if drivers or (kind.kind == "hostdev" and {"pv", "qusb"} & set(types)):
+        if drivers or (kind.kind == "hostdev" and not set(types).isdisjoint(PARAVIRTUAL_TYPES)):
             before = found[kind.kind].drivers if kind.kind in found else ()
             found[kind.kind] = Device(kind=kind.kind, drivers=(*before, *drivers), speeds=kind.speeds)
     return tuple(found.values())

@@ -21,6 +21,7 @@ from translator.layouts import USBBACK
 from translator.layouts.libxl import backend_roots
 from translator.placeholders import node_name
 from translator.plan import Plan, XenstoreOp
+from translator.topology import PARAVIRTUAL_TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,13 +32,11 @@ if TYPE_CHECKING:
     from translator.outcome import Applied
     from translator.topology import HostDevice, Layout
 
-PARAVIRTUAL = ("pv", "qusb")
-
 
 def paravirtual(plan: Plan) -> Plan:
     """Return the part of a plan that is about paravirtual controllers and what sits on them."""
     topology = plan.topology
-    controllers = tuple(one for one in topology.controllers if one.type in PARAVIRTUAL)
+    controllers = tuple(one for one in topology.controllers if one.type in PARAVIRTUAL_TYPES)
     served = {("usb", one.index) for one in controllers}
     devices = tuple(one for one in topology.devices if (one.family, one.controller) in served)
     subjects = {f"controller:usb:{one.index}" for one in controllers}

@@ -12,7 +12,7 @@ import msgspec
 
 from translator import escape
 from translator.subjects import subject
-from translator.topology import Controller, Device, port_key
+from translator.topology import PARAVIRTUAL_TYPES, Controller, Device, port_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -161,7 +161,7 @@ def _controller(controller: Controller, used: int) -> _Node:
     if controller.backend is not None:
         facts.append(f"domain {controller.backend}")
     classes = ["controller"]
-    if controller.type in ("pv", "qusb"):
+    if controller.type in PARAVIRTUAL_TYPES:
         classes.append("pv")
     if controller.implicit:
         classes.append("implicit")

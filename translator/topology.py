@@ -40,6 +40,7 @@ ElementKind = Kind | Literal["ccid"]
 Family = str  # a name in translator.families, or ccid, which has USB for a family
 Layout = Literal["libxl", "rfc7", "qemu"]
 
+PARAVIRTUAL_TYPES: tuple[Type, ...] = ("pv", "qusb")  # served by a backend, the kernel's or QEMU's
 NIL_UUID = "00000000-0000-0000-0000-000000000000"  # what a QEMU says of itself that was started without one
 # Xen has no domain beyond. Source: DOMID_FIRST_RESERVED (xen/include/public/xen.h), less one.
 DOMID_MAX = 0x7FF0 - 1

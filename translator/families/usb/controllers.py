@@ -17,7 +17,7 @@ from translator.list_order import in_list_order
 from translator.models import MODELS, NAMES, automatic, brought_along, machine_row
 from translator.pci import open_slots
 from translator.ports import PortTree
-from translator.topology import PRIMARY, Companion, Controller
+from translator.topology import PARAVIRTUAL_TYPES, PRIMARY, Companion, Controller
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -157,7 +157,7 @@ class UsbPart:
         row = self.row(element)
         if row is None:
             return None
-        paravirtual = row.kind.type in ("pv", "qusb")
+        paravirtual = row.kind.type in PARAVIRTUAL_TYPES
         if self.domain.hypervisor not in row.hypervisors:
             self.findings.fault(
                 "T309",
@@ -258,7 +258,7 @@ class UsbPart:
         )
 
     def limits(self, row: UsbModel) -> Ports:
-        return self.layout.pv_ports if row.kind.type in ("pv", "qusb") else row.ports
+        return self.layout.pv_ports if row.kind.type in PARAVIRTUAL_TYPES else row.ports
 
     def implicit(self, index: int, row: UsbModel, source: Source) -> Slot:
         ports = self.limits(row).default
@@ -339,7 +339,7 @@ class UsbPart:
             id=self.layout.controller_id(slot.number, element.alias if element else None) if emulated else None,
             driver=row.driver,
             device_model=PRIMARY if emulated else None,
-            backend=slot.backend if row.kind.type in ("pv", "qusb") else None,
+            backend=slot.backend if row.kind.type in PARAVIRTUAL_TYPES else None,
             companions=tuple(slot.companions),
             pci=str(slot.pci) if slot.pci else None,
             properties=properties | multifunction(slot),

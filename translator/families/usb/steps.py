@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from translator.models import DEVICE_KINDS, MODELS
 from translator.plan import QmpCommand, Step
 from translator.steps import backend_of, count, implied, named
+from translator.topology import PARAVIRTUAL_TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +26,7 @@ class UsbSteps:
         self.layout = steps.layout
         self.at_launch = set() if steps.running else set(self.needed_at_launch())
         self.usb = [one for one in self.topology.controllers if one.family == "usb"]
-        self.given_to: dict[int, list[Device]] = {one.index: [] for one in self.usb if one.type in ("pv", "qusb")}
+        self.given_to: dict[int, list[Device]] = {one.index: [] for one in self.usb if one.type in PARAVIRTUAL_TYPES}
         self.plugged: list[Device] = []
         for device in self.topology.devices:
             if device.family == "usb" and device.controller in self.given_to:
