@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -82,3 +84,12 @@ def test_it_runs_where_nobody_may_write(built: dict[str, Path], tmp_path: Path) 
     assert run("--version") == (0, f"translator {version('translator')}\n")
     assert run("validate", str(FIXTURES / "demo/desk/domain.xml")) == (0, "")
     assert sorted(tmp_path.rglob("*"), reverse=True) == files
+
+
+def test_debians_package_needs_what_the_wheel_does() -> None:
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    control = (PROJECT / "packaging/debian/control").read_text(encoding="utf-8")
+    for needed in (*project["dependencies"], *project["optional-dependencies"]["fleet"]):
+        found = re.fullmatch(r"([a-z.]+)>=([0-9.]+)(?:,.*)?", needed)
+        assert found is not None
+        assert f" python3-{found[1].replace('.', '-')} (>= {found[2]})" in control
