@@ -16,7 +16,7 @@ from translator.hosts.xenstore import Xenstore
 from translator.undo import roll_back
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
     from translator.plan import Step
@@ -110,8 +110,8 @@ def split_document(*elements: str) -> bytes:
 
 
 @asynccontextmanager
-async def split_scene(server: str, folder: Path) -> AsyncIterator[tuple[Scene, Path]]:
-    """Give a domain that two QEMUs emulate beside a xenstored, with the document that adds to all three of them."""
+async def split_scene(server: str, folder: Path) -> AsyncIterator[tuple[Scene, Path, Mapping[str, Qemu]]]:
+    """Give a domain that two QEMUs emulate beside a xenstored, the document that adds to all three, and the QEMUs."""
     require(SERVERS[server])
     require(Qemu)
     documents = [folder / "before.xml", folder / "after.xml"]
@@ -138,4 +138,4 @@ async def split_scene(server: str, folder: Path) -> AsyncIterator[tuple[Scene, P
                 state=folder / "state",
                 others={name: qemu.socket for name, qemu in qemus.items() if name != "primary"},
             )
-            yield await _scene(host, before, after), documents[1]
+            yield await _scene(host, before, after), documents[1], qemus

@@ -42,7 +42,13 @@ def test_several_device_models(
     server: str, tmp_path: Path, request: pytest.FixtureRequest, say: Callable[[str], None]
 ) -> None:
     """Two QEMUs, which are worked on at once, and a xenstored."""
-    killed_at_random_moments(split_scene(server, tmp_path), request, say)
+
+    @asynccontextmanager
+    async def split() -> AsyncIterator[tuple[Scene, Path]]:
+        async with split_scene(server, tmp_path) as (host, document, _):
+            yield host, document
+
+    killed_at_random_moments(split(), request, say)
 
 
 def killed_at_random_moments(

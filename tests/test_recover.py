@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import translator
 from tests.crashes import Crasher
-from tests.scenes import ACTIONS, ONE, TEN, Scene, looks, scene
+from tests.scenes import ACTIONS, ONE, TEN, Scene, looks, scene, split_scene
 from tests.servers import Backend, CXenStored, Qemu, make_domain, require
 from tests.test_apply import DOMID, Bench, bench, host_devices, plan_of, run
 from translator import apply as applying
@@ -393,6 +394,27 @@ def test_a_qemu_that_dies_takes_its_devices_along(tmp_path: Path, at: int) -> No
                 await host.bench.apply(plan_of("ten"), on_step=kill_at(at, qemu))
             assert not isinstance(caught.value, RollbackError), caught.value
             assert await host.bench.nodes() == host.old[0]
+            assert host.left() == []
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("model", ["primary", "second"])
+def test_of_two_qemus_one_dies_and_nothing_is_left_in_the_other(tmp_path: Path, model: str) -> None:
+    async def scenario() -> None:
+        async with split_scene("xenstored", tmp_path) as (host, document, qemus):
+            monitors = host.bench.monitors
+
+            def kill(event: StepEvent) -> None:
+                if event.step.device_model == model and event.phase == "done":
+                    qemus[model].kill()
+
+            with pytest.raises(HostError) as caught:
+                await host.bench.apply(translator.plan(translator.load(document), domid=DOMID), on_step=kill)
+            assert not isinstance(caught.value, RollbackError), caught.value
+            assert await host.bench.nodes() == host.old[0]
+            (other,) = (path for name, path in monitors.items() if name != model)
+            assert (await Bench("", other, tmp_path).devices()).items() <= host.old[1].items()
             assert host.left() == []
 
     run(scenario())
