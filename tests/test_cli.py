@@ -46,6 +46,7 @@ def translator(*words: str, input: str | None = None) -> subprocess.CompletedPro
         (["hook", "desk", "prepare"], 3, "error[T101]: the document is empty"),
         (["apply", WEB, "--sandbox", "--qmp", "x"], 2, "--sandbox brings its own host, so --qmp means nothing"),
         (["apply", WEB, "--sandbox", "--lock-timeout", "1"], 2, "so --lock-timeout means nothing"),
+        (["diff", WEB, WEB, "--qmp", "x"], 2, "no host is asked but with --live, so --qmp means nothing"),
         (["apply", "fixtures/plans"], 2, "apply takes one document"),
         (["apply", "/no/such.xml"], 2, "cannot read '/no/such.xml'"),
         (["apply", PLAN, "--domid", "0"], 2, "--domid"),

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import click
 import msgspec
-from click.core import ParameterSource
 
 import translator
 from translator import render
@@ -83,10 +82,7 @@ def command(
     if (format or output) and not dry_run:
         inputs.usage("--format and --output are for --dry-run")
     if sandbox:
-        given = click.get_current_context().get_parameter_source
-        for name in _OF_A_HOST:
-            if given(name) is ParameterSource.COMMANDLINE:
-                inputs.usage(f"--sandbox brings its own host, so --{name.replace('_', '-')} means nothing")
+        options.refuse(_OF_A_HOST, "--sandbox brings its own host")
     report = reporting.report()
     source, data = inputs.single(file, "apply", report, max_size)
 

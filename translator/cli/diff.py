@@ -75,6 +75,8 @@ def command(
     translator diff --git BASE..HEAD -- PATH…
     translator diff --live FILE --domid N
     """
+    if not live:
+        options.refuse(options.Connecting.__struct_fields__, "no host is asked but with --live")
     report = reporting.report()
     comparison = Comparison(planning, max_size, guest_visible_only, pictures=format == "html")
     if live and (jobs.elsewhere or jobs.since is not None):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO, get_args
 
 import click
 import msgspec
+from click.core import ParameterSource
 
 from translator.ci import DOCUMENTS
 from translator.cli.report import LINES, Report, colored
@@ -142,6 +143,14 @@ def _group(name: str, kind: type[msgspec.Struct], *options: Decorator) -> Decora
 def examples(*commands: str) -> str:
     """Return the end of a command's help: how it is called, each call on a line of its own."""
     return "\b\n" + "\n".join(("Example:" if len(commands) == 1 else "Examples:", *(f"  {one}" for one in commands)))
+
+
+def refuse(names: Iterable[str], why: str) -> None:
+    """End with exit code 2 where one of these options is given, which would mean nothing."""
+    context = click.get_current_context()
+    for name in names:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{why}, so --{name.replace('_', '-')} means nothing")
 
 
 def seconds(context: click.Context, option: click.Parameter, value: str | None) -> float | None:
