@@ -247,11 +247,11 @@ async def lasting(host: Bench) -> dict[str, str]:
 def test_a_driver_domains_devices_are_its_own(bench: Any) -> None:
     """The same place in two backend domains is two devices, and in one of them one."""
 
-    def served(name: str, domid: int, backend: int) -> translator.Plan:
+    def served(name: str, domid: int, backend: int, source: str = "address") -> translator.Plan:
         document = (
             f"<domain type='xen'><name>{name}</name><uuid>{UUID}</uuid><os><type>linux</type></os><devices>"
             f"<controller type='scsi' index='0' model='xenscsi'><backenddomain name='{backend}'/></controller>"
-            f"<hostdev mode='subsystem' type='scsi'>{SOURCES['address']}"
+            f"<hostdev mode='subsystem' type='scsi'>{SOURCES[source]}"
             "<address type='drive' controller='0' bus='0' target='0' unit='0'/></hostdev></devices></domain>"
         )
         return translator.plan(translator.load(document.encode()), domid=domid)
@@ -268,6 +268,9 @@ def test_a_driver_domains_devices_are_its_own(bench: Any) -> None:
             with pytest.raises(HostError, match=f"SCSI device 8:0:2:1 is domain {DOMID}'s already") as caught:
                 await host.apply(plan_of("address", name="other", domid=DOMID + 1), replace=True)
             assert caught.value.code == "T471"
+            with pytest.raises(HostError, match="/dev/sdm is a node of this host's /dev") as caught:
+                await host.apply(served("other", DOMID + 1, 3, "node"))
+            assert caught.value.code == "T483"
 
     asyncio.run(scenario())
 
