@@ -79,6 +79,10 @@ def command(
             inputs.usage(f"--output goes with neither --check nor --update, and {str(output)!r} would not be written")
         if sysfs is not None or probing.probe is not None:
             inputs.usage("a plan that is committed is for every host: --sysfs and --probe do not go with it")
+        if jobs.elsewhere or jobs.since is not None:
+            inputs.usage(
+                "--check and --update look at all plans, here: --jobs, --scheduler and --since do not go with them"
+            )
         committed.check(files, planning, report, max_size, update=update)
         report.exit()
         return
