@@ -36,6 +36,9 @@ def translator(*words: str, input: str | None = None) -> subprocess.CompletedPro
         (["plan", "tests"], 2, "there is no *.xml below the folder 'tests'"),
         (["plan", "--format", "yaml", WEB], 2, "'yaml' is not one of"),
         (["plan", "--domid", "0", WEB], 2, "--domid"),
+        (["plan", "--check", "--jobs", "2", WEB], 2, "--check and --update look at all plans"),
+        (["plan", "--sysfs", "/sys", "--since", "state", WEB], 2, "--sysfs and --probe ask this host"),
+        (["diff", "--live", "--jobs", "2", WEB], 2, "--live asks a host"),
         (["normalize", WEB], 0, ""),
         (["normalize", BAD], 3, "error[T301]: unknown USB controller model 'piix3-uhcl'"),
         (["normalize", "fixtures/plans"], 2, "normalize takes one document"),
@@ -229,18 +232,3 @@ def test_the_document_of_a_running_domain_says_which_it_is(wrapped: bool) -> Non
     assert json.loads(translator("plan", "--format", "json", "-", input=text).stdout)["domain"]["domid"] == 7
     other = translator("plan", "--format", "json", "--domid", "9", "-", input=text).stdout
     assert json.loads(other)["domain"]["domid"] == 9
-
-
-def test_several_processes_print_what_one_prints() -> None:
-    words = (
-        "plan",
-        "--format",
-        "json",
-        "fixtures/demo",
-        BAD,
-        "/no/such.xml",
-        "fixtures/plans/none-means-none/plan.json",
-    )
-    one, two = translator(*words), translator(*words, "--jobs", "2")
-    assert (two.stdout, two.stderr, two.returncode) == (one.stdout, one.stderr, one.returncode)
-    assert (one.returncode, BAD in one.stderr, "/no/such.xml" in one.stderr) == (3, True, True)

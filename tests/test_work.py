@@ -200,9 +200,8 @@ def place(request: pytest.FixtureRequest, guests: Path) -> str:
     return name.format(Path.cwd())
 
 
-@pytest.mark.parametrize("jobs", ["1", "2"])
-def test_documents_lie_in_folders_archives_and_behind_urls(guests: Path, place: str, jobs: str) -> None:
-    plain, other = (translator("plan", "--format", "json", "--jobs", jobs, name) for name in (guests, place))
+def test_documents_lie_in_folders_archives_and_behind_urls(guests: Path, place: str) -> None:
+    plain, other = (translator("plan", "--format", "json", "--jobs", "2", name) for name in (guests, place))
     assert other.exit_code == plain.exit_code == 3
     assert _names(other.stdout) == _names(plain.stdout)
     assert other.stderr.count("error[T301]") == 1
@@ -242,7 +241,7 @@ def test_a_damaged_archive_is_not_taken_for_a_whole_one(
 
 
 def test_what_is_in_an_archive_is_bounded_and_no_link(guests: Path) -> None:
-    (guests / "bad.xml").write_bytes(b"<domain>" + bytes(2**25))
+    (guests / "bad.xml").write_bytes(b"<domain>" + bytes(2**24))
     (guests / "warned.xml").unlink()
     (guests / "link.xml").symlink_to("/etc/passwd")
     _tar("w:gz")("guests.tar.gz")

@@ -76,6 +76,11 @@ def process_pool(processes: int | None = None) -> Iterator[Executor]:
     context = None if threading.active_count() == 1 else multiprocessing.get_context("forkserver")
     pool = ProcessPoolExecutor(processes, context, signal.signal, (signal.SIGINT, signal.SIG_IGN))
     try:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            pool.submit(int)  # starts them, with the signal blocked until they ignore it
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)

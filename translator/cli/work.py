@@ -183,7 +183,8 @@ class Session:
             if kind is None and self.report.for_people:
                 click.echo(f"unchanged since the last run: {self._since.unchanged} of {self._since.met}", err=True)
         if isinstance(error, KeyboardInterrupt):
-            click.echo("interrupted", err=True)
+            if self.report.for_people:
+                click.echo("interrupted", err=True)
             sys.exit(EXIT_INTERRUPTED)
         return self.report.document(None).__exit__(kind, error, trace)
 
