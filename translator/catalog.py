@@ -895,7 +895,7 @@ def entry_of(code: str) -> Entry:
     return CATALOG.get(code) or Entry("another version's finding", "This version does not know the code.", "")
 
 
-def explain(code: str) -> str | None:
+def text_of(code: str) -> str | None:
     """Return the entry of a code as text, None if there is none."""
     entry = CATALOG.get(code)
     if entry is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from translator.catalog import CATALOG, explain
+from translator.catalog import CATALOG, text_of
 from translator.cli import options
 from translator.cli.inputs import usage
 
@@ -13,7 +13,7 @@ from translator.cli.inputs import usage
 @click.argument("code", shell_complete=options.complete_word(CATALOG))
 def command(code: str) -> None:
     """Print what a diagnostic code means."""
-    text = explain(code.upper())
+    text = text_of(code.upper())
     if text is None:
         usage(f"there is no code {code!r}; docs/diagnostics.md lists them")
     click.echo(text, nl=False)
