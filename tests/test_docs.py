@@ -197,6 +197,15 @@ def test_python_of_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert [printed.getvalue().strip()] == re.findall(r"print\(.*\)  # (.*)", code)
 
 
+def test_every_module_has_its_place_in_the_architecture() -> None:
+    text = (PROJECT / "docs/architecture.md").read_text(encoding="utf-8")
+    package = PROJECT / "translator"
+    modules = {path.stem for path in package.glob("[a-z]*.py")}
+    folders = {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
+    table = "".join(line for line in text.splitlines(keepends=True) if line.startswith("| `"))
+    assert (modules | folders) - set(re.findall(r"`([a-z_]+/?)`", table)) == set()
+
+
 def test_no_module_takes_the_place_of_what_is_public() -> None:
     for name in translator.__all__:
         if find_spec(f"translator.{name}") is not None:
