@@ -7,7 +7,7 @@ HERE=$(dirname "$(readlink -f "$0")"); C=${XENHOST_CACHE:-${TMPDIR:-/tmp}/xenhos
 SUITE=bookworm
 # the archive that apt here uses for this suite
 MIRROR=${XENHOST_MIRROR:-$(apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(CREATED_BY)' | awk -v s=$SUITE '$2 == s && $3 == "Packages" {print $1; exit}')}
-PKGS=python3,python3-lxml,python3-pyxs,usbutils,udev,kmod,iproute2,procps,util-linux,pciutils,strace,xen-utils-4.17,xen-utils-common,xenstore-utils,qemu-system-xen,busybox-static${XENHOST_PKGS:+,$XENHOST_PKGS}
+PKGS=python3,python3-lxml,python3-pyxs,usbutils,udev,kmod,iproute2,procps,util-linux,pciutils,strace,xen-utils-4.17,xen-utils-common,xenstore-utils,qemu-system-xen,busybox-static,libvirt-daemon,libvirt-daemon-driver-xen,libvirt-clients${XENHOST_PKGS:+,$XENHOST_PKGS}
 mkdir -p "$C"; exec 9> "$C/lock"; flock 9
 want=$(cd "$HERE"; { echo "$PKGS $MIRROR"; cat build.sh $(find dom0 guests -type f | sort); } | sha256sum | cut -c1-16)
 [ "$(cat "$C/stamp" 2>/dev/null)" = "$want" ] && exit 0
