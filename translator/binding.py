@@ -75,7 +75,9 @@ async def bind_scsi(plan: Plan, host: Host) -> Plan:
 
 def seen_scsi(topology: Topology) -> dict[str, ScsiFacts]:
     """Return what a domain has already: what its devices are called is all that their steps need to know."""
-    return {one.scsi.selector: ScsiFacts(one.scsi, None, "") for one in topology.devices if one.scsi}
+    return {
+        one.scsi.selector: ScsiFacts(one.scsi, None, "") for one in topology.devices if one.scsi and not one.driver
+    }
 
 
 def _scsi_facts(device: Device, backend: int | str | None, host: Host) -> ScsiFacts:
