@@ -291,6 +291,7 @@ def put_in(monkeypatch: pytest.MonkeyPatch, row: Model) -> None:
     """Put a row into its family's table."""
     family: Any = by_name()[row.family]
     monkeypatch.setitem(family.models, row.name, row)
+    monkeypatch.setattr(registry, "row_of", registry.row_of.__wrapped__)  # which remembers what there was
     if isinstance(row, UnitModel):
         monkeypatch.setitem(family.named, row.name, row)
     if isinstance(row, UsbModel):  # whose table is read by other names, too

@@ -14,6 +14,7 @@ from tests.conftest import FIXTURES
 from tests.servers import Qemu, require
 from translator import render
 from translator.drivers import Property
+from translator.hosts.sandbox import Sandbox
 from translator.normalize import normalize
 
 if TYPE_CHECKING:
@@ -52,6 +53,71 @@ def test_a_real_qemu_takes_every_value(tmp_path: Path) -> None:
         translator.load(CASE.read_bytes().replace(b"/srv/stick.img", str(image).encode())), coldplug="all"
     )
     asyncio.run(scenario(shlex.split(render.qemu_args(launched))))
+
+
+RUNNING = """<domain type='kvm' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
+  <name>running</name>
+  <os><type arch='x86_64' machine='pc'>hvm</type></os>
+  <devices>
+    <controller type='usb' index='0' model='nec-xhci'/>
+    <controller type='usb' index='1' model='nec-xhci'/>
+    <input type='tablet' bus='usb'><alias name='ua-pointer'/><address type='usb' bus='0' port='1'/></input>
+  </devices>
+  <qemu:override>
+    <qemu:device alias='{alias}'>
+      <qemu:frontend><qemu:property name='{name}' type='unsigned' value='{value}'/></qemu:frontend>
+    </qemu:device>
+  </qemu:override>
+</domain>
+"""
+
+
+@pytest.mark.parametrize(
+    ("alias", "name", "before", "after", "subject"),
+    [
+        ("usb1", "slots", 32, 16, "controller:usb:1"),
+        ("ua-pointer", "usb_version", 1, 2, "device:usb:0:1"),
+    ],
+    ids=["controller", "device"],
+)
+def test_a_property_that_was_changed_is_told_and_replace_brings_it(
+    alias: str, name: str, before: int, after: int, subject: str
+) -> None:
+    """QEMU sets it when a device comes, and not afterwards."""
+    had, wanted = (
+        translator.plan(translator.load(RUNNING.format(alias=alias, name=name, value=value).encode()))
+        for value in (before, after)
+    )
+
+    async def scenario(socket: str, *, replaced: bool) -> None:
+        async with translator.Host(qmp=socket) as host:
+            await host.apply(had)
+            with pytest.raises(translator.HostError) as caught:
+                await host.apply(wanted)
+            assert caught.value.code == "T473"
+            assert (
+                f"{subject} on the host has {name} {before}, and the document wants {after}" in caught.value.message
+            )
+            assert "--replace" in (caught.value.help or "")
+            assert (await host.apply(had)).steps == ()
+            if not replaced:
+                return
+            applied = await host.apply(wanted, replace=True)
+            assert {step.subject for step in applied.steps} == {subject}
+            assert (await host.apply(wanted)).steps == ()
+            monitor = await host.qmp("primary", None)
+            got = await monitor.execute("qom-get", {"path": f"/machine/peripheral/{alias}", "property": name})
+            assert got == after
+
+    async def embedded() -> None:
+        async with Sandbox() as sandbox:
+            await scenario(str(sandbox.make_host_for(had).qmp_socket), replaced=True)
+
+    asyncio.run(embedded())
+    require(Qemu)
+    with Qemu() as qemu:
+        # this guest is paused, and lets no PCI controller go
+        asyncio.run(scenario(qemu.socket, replaced=subject.startswith("device")))
 
 
 def test_normalize_leaves_overrides_alone() -> None:

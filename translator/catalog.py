@@ -762,6 +762,13 @@ CATALOG: dict[str, Entry] = {
         "address.",
         "<source wwn='naa.60014054ac780582' lun='0'/>",
     ),
+    "T473": Entry(
+        "property is another on the host",
+        "A device that is there already has another property than the document gives it, by an element of its own or "
+        "by `<qemu:override>`. QEMU sets a property when a device comes, and not afterwards: `--replace` takes the "
+        "device away and brings it again, which the guest sees.",
+        "<qemu:property name='slots' type='unsigned' value='32'/> of a nec-xhci that runs with 64",
+    ),
     "T480": Entry(
         "not while it runs",
         "QEMU has no hot-plug for this controller, or for the devices of its bus. It has to be there when the domain "

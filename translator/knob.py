@@ -182,6 +182,11 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
 
 
+def spelled(value: Value) -> str:
+    """Return a value as a document spells it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def knob_of_type(name: str, type: str) -> Knob | None:
     """Return a property of which no more is known than QEMU's word for its type; None for a type we do not know."""
     return Knob(name=name, type=cast("Type", type), does="") if type in get_args(Type) else None

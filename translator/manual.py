@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from translator.families import families
-from translator.knob import OLDEST_QEMU
+from translator.knob import OLDEST_QEMU, spelled
 from translator.knobs import groups, knobs_of
 from translator.models import XEN_MACHINES, DeviceKind, hot_plugs
 from translator.registry import kinds, models
@@ -136,9 +136,7 @@ def _device_facts(kind: DeviceKind) -> Iterator[tuple[str, str]]:
 
 
 def _default(knob: Knob) -> str:
-    if knob.default is None:
-        return "-"
-    return str(knob.default).lower() if isinstance(knob.default, bool) else str(knob.default)
+    return "-" if knob.default is None else spelled(knob.default)
 
 
 def _origin(knob: Knob) -> str:
@@ -373,8 +371,8 @@ A property is set by the document where its entry names an element or attribute,
 </domain>
 ```
 
-*Since* is the QEMU release that brought a property; nothing there means {OLDEST_QEMU} or before. Types and defaults
-are those of QEMU 7.2.
+*Since* is the QEMU release that brought a property; nothing there means {OLDEST_QEMU} or before, as far
+as is known. Types and defaults are those of QEMU 7.2.
 """
 
 

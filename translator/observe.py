@@ -12,6 +12,7 @@ from translator.families import Placed, families
 from translator.families.usb.seen import Records, UsbSeen
 from translator.layouts import USBBACK, emulators, layout_named
 from translator.models import DEVICE_KINDS, XEN_MACHINES
+from translator.properties import asked_of
 from translator.topology import (
     PRIMARY,
     DeviceModel,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from translator.hosts.qmp import Qmp, QomDevice
     from translator.hosts.xenview import View
     from translator.layouts import Layout
-    from translator.topology import Guest
+    from translator.topology import Guest, Value
     from translator.topology import Layout as LayoutName
 
 _GUESTS: dict[str, Guest] = {"hvm": "hvm", "pv": "pv", "pvh": "pvh"}
@@ -40,7 +41,7 @@ class Observation(NamedTuple):
     `states` are a PV controller's backend and frontend states (XenbusState), by index. `ids` are the names of
     all devices in QEMU, whoever made them, and `foreign` what of them sits on a port and is of no kind of ours, by
     controller and port. `lent` are the interfaces of the host devices that PV controllers have, by selector, each
-    with the driver that gets it back.
+    with the driver that gets it back. `values` is what QEMU was asked of its devices, by id and property.
     """
 
     topology: Topology
@@ -49,6 +50,7 @@ class Observation(NamedTuple):
     ids: frozenset[str]
     foreign: Mapping[tuple[int, str], QomDevice]
     lent: Mapping[str, Mapping[str, str | None]] = {}
+    values: Mapping[str, Mapping[str, Value]] = {}
 
 
 async def observe(
@@ -66,7 +68,8 @@ async def observe(
     Args:
         domid: a Xen domain's id; None for a QEMU that no xenstore knows of.
         layout: where the records live; libxl for a Xen domain if None.
-        like: what is expected, whose ids tell the indexes of controllers that have an alias of the user's.
+        like: what is expected, whose ids tell the indexes of controllers that have an alias of the user's, and whose
+            properties are read.
         expect_qmp: whether a monitor that cannot be reached is an error although no record points at QEMU.
         records_only: whether QEMU is left alone, and only the records tell.
         nodes: a Xen domain's, if they were seen already; else they are asked for.
@@ -84,6 +87,7 @@ class _Reader:
     ) -> None:
         self.known = {(one.family, one.id): one.index for one in like.controllers} if like else {}
         self.expected = like
+        self.asked = _asked() if like is None else _and(_asked(), asked_of(like))
         self.host = host
         self.domid = domid
         self.layout = layout
@@ -131,6 +135,7 @@ class _Reader:
             ids=frozenset(device.id for device in found if device.id is not None),
             foreign=usb.foreign(),
             lent=usb.lent,
+            values={device.id: device.properties for device in found if device.id is not None},
         )
 
     async def nodes(self) -> View:
@@ -143,7 +148,7 @@ class _Reader:
 
     async def devices_of(self, monitor: Qmp) -> tuple[QomDevice, ...]:
         """Return QEMU's devices. A disk does not tell what is behind it: its SCSI child has that."""
-        found = await monitor.devices(_asked())
+        found = await monitor.devices(self.asked)
         disk = DEVICE_KINDS["disk"].driver
         if not any(device.driver == disk for device in found):
             return found
@@ -253,6 +258,11 @@ def _asked() -> dict[str, tuple[str, ...]]:
     """Return what QEMU is asked of each driver's devices, whichever family needs to know it."""
     asked: dict[str, tuple[str, ...]] = {}
     for family in families():
-        for driver, names in family.asked().items():
-            asked[driver] = (*asked.get(driver, ()), *names)
+        asked = _and(asked, family.asked())
     return asked
+
+
+def _and(asked: Mapping[str, tuple[str, ...]], more: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """Return what is asked of each driver's devices, and more, each property once."""
+    both = {driver: (*asked.get(driver, ()), *names) for driver, names in more.items()}
+    return {**asked, **{driver: tuple(dict.fromkeys(names)) for driver, names in both.items()}}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from translator.findings import LONGEST_WORD
-from translator.knob import knob_of_type, nearest
+from translator.knob import knob_of_type, nearest, spelled
 from translator.knobs import knobs_of
 from translator.topology import Untranslated
 
@@ -165,7 +165,7 @@ def _change(
 def _example(knob: Knob) -> str:
     """Return a value as a document spells it: the default, or the first that is possible."""
     if knob.default is not None:
-        return str(knob.default).lower() if isinstance(knob.default, bool) else str(knob.default)
+        return spelled(knob.default)
     if knob.kind is bool:
         return "true"
     return str(knob.range[1]) if knob.range else next(iter(knob.choices), "…")

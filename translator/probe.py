@@ -16,6 +16,7 @@ from translator import registry
 from translator.drivers import Driver, Property
 from translator.errors import Diagnostic, HostError
 from translator.hosts.qmp import CommandRefused
+from translator.knob import knob_of_type, spelled
 from translator.models import hot_plugs
 from translator.plan import QmpCommand
 from translator.topology import PRIMARY, Value
@@ -162,8 +163,6 @@ def _subject(step: Step, arguments: Mapping[str, Value]) -> str:
 
 
 def _fault(name: str, property: Property, value: Value) -> str | None:
-    from translator.knob import knob_of_type
-
     if isinstance(value, str) and property.type != "bool":
         return None  # QEMU reads most of its types from text too
     knob = knob_of_type(name, property.type)
@@ -249,9 +248,10 @@ def differences(driver: str, found: Driver | None) -> Iterator[Difference]:
 
 
 def _told(property: Property | None) -> str | None:
+
     if property is None:
         return None
-    default = "" if property.default is None else f" with default {_value(property.default)}"
+    default = "" if property.default is None else f" with default {spelled(property.default)}"
     return f"{property.type}{default}"
 
 
@@ -276,16 +276,11 @@ async def compare(steps: Iterable[Step], monitor: Qmp, known: KnownDrivers) -> t
                     Diagnostic(
                         code="T464",
                         severity="warning",
-                        message=f"this QEMU has {_value(driver[name].default)} for {name!r} of "
-                        f"{_subject(step, arguments)} by default, and QEMU 7.2 has {_value(knob.default)}",
+                        message=f"this QEMU has {spelled(driver[name].default)} for {name!r} of "
+                        f"{_subject(step, arguments)} by default, and QEMU 7.2 has {spelled(knob.default)}",
                         help="where the guest must find what it found before, set it with <qemu:override>",
                         line=step.source.line if step.source else None,
                         column=step.source.column if step.source else None,
                     )
                 )
     return tuple(warnings)
-
-
-def _value(value: Value) -> str:
-    """Return a value as a document spells it."""
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -5,6 +5,7 @@ No family is known here by name; the order is the families', and within one its 
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 from translator.families import families
@@ -34,6 +35,12 @@ def rows() -> tuple[Model | DeviceKind, ...]:
 def by_driver() -> Mapping[str, Model]:
     """Return the models by what QEMU's drivers call themselves."""
     return {driver: row for row in models() for driver in row.drivers}
+
+
+@cache
+def row_of(driver: str) -> Model | DeviceKind | None:
+    """Return a row that a driver, by what it calls itself, belongs to; None: no family has it."""
+    return next((row for row in rows() if driver in row.drivers), None)
 
 
 def drivers() -> tuple[str, ...]:

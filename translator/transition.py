@@ -14,6 +14,7 @@ import msgspec
 from translator.changes import changes
 from translator.errors import Diagnostic, HostError, PlanError
 from translator.plan import QmpCommand, Step, Transaction, Wait
+from translator.properties import otherwise
 from translator.removal import foreign, removal
 from translator.subjects import parts_of, stands_on, subject, told
 from translator.topology import Controller, Device
@@ -64,8 +65,9 @@ def transition(seen: Observation, plan: Plan, policy: Policy) -> Transition:
     """Return what makes a domain as it was seen match the plan.
 
     Raises:
-        HostError: T414 something else is in a place that the plan needs, and may not be removed; T415 what is
-            missing cannot be added, or T435 what is to go cannot be removed, while the machine runs.
+        HostError: T414 something else is in a place that the plan needs, and may not be removed; T473 what is there
+            has another property than the plan gives it; T415 what is missing cannot be added, or T435 what is to go
+            cannot be removed, while the machine runs.
         PlanError: T112, the plan names what it has no steps for.
     """
     parts = parts_of(seen.topology)
@@ -88,6 +90,19 @@ def transition(seen: Observation, plan: Plan, policy: Policy) -> Transition:
             notes.append(_exchanged(seen.topology, before, after))
         else:
             raise _held(before, after)
+    for id, other in otherwise(seen, plan.topology):
+        if id in leaving or id in missing:
+            continue
+        if not policy.replace:
+            raise HostError(
+                "T473",
+                f"{id} on the host has {other}",
+                "--replace exchanges it, which the guest sees; QEMU sets this only when a device comes",
+                other.part.source,
+            )
+        leaving.add(id)
+        missing.add(id)
+        notes.append(_exchanged(seen.topology, parts[id], other.part))
     for id, part in parts.items():
         holding = leaving & stands_on(part, seen.topology)
         if holding and id not in leaving:

@@ -6,7 +6,8 @@ module of this folder has groups, in its `GROUPS`; the tables know no family. Th
 property.
 
 Sources: names, types and defaults, QEMU 7.2 `device-list-properties`, which a test compares; ranges, the code that
-each module names; `since`, QEMU's sources before and after.
+each module names; `since`, the tables of hw/core/machine.c, what libvirt's test data has of each release's
+`device-list-properties`, and the mails by which properties came in. What is not known to be newer has no `since`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import pkgutil
 from functools import cache
 from importlib import import_module
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from translator import registry
@@ -36,8 +38,11 @@ def groups() -> Mapping[str, tuple[Knob, ...]]:
 def knobs_of(driver: str) -> Mapping[str, Knob]:
     """Return a driver's properties by name, sorted; empty for a driver that no row has."""
     name = registry.own_name(driver)
-    row = next((row for row in registry.rows() if name in row.drivers), None)
-    if row is None:
-        return {}
-    found = [knob for group in (*row.knobs, name) for knob in groups().get(group, ())]
-    return {knob.name: knob for knob in sorted(found, key=lambda knob: knob.name)}
+    row = registry.row_of(name)
+    return {} if row is None else _of((*row.knobs, name))
+
+
+@cache
+def _of(names: tuple[str, ...]) -> Mapping[str, Knob]:
+    found = [knob for group in names for knob in groups().get(group, ())]
+    return MappingProxyType({knob.name: knob for knob in sorted(found, key=lambda knob: knob.name)})

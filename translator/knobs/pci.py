@@ -98,10 +98,10 @@ GROUPS: dict[str, tuple[Knob, ...]] = {
             xml="target/@chassis",
         ),
         switch("hotplug", True, "Let devices come and go while the guest runs.", since="5.0", xml="target/@hotplug"),
-        switch("power_controller_present", True, "Let the guest switch the slot's power.", since="6.2"),
+        switch("power_controller_present", True, "Let the guest switch the slot's power."),
         number("slot", 0, "The number of the slot in its chassis.", type="uint16", most=2**13 - 1),
         switch(
-            "x-native-hotplug", True, "Experimental: hot-plug as PCI Express has it, and not ACPI's.", since="6.1"
+            "x-native-hotplug", True, "Experimental: hot-plug as PCI Express has it, and not ACPI's.", since="6.2"
         ),
     ),
     "pcie-root-port": (
@@ -160,6 +160,11 @@ GROUPS: dict[str, tuple[Knob, ...]] = {
         number("pgsz", 0x1211000, "The sizes of pages that windows for DMA may have, a bit for each.", type="uint64"),
         switch("pre-2.8-migration", False, "Migrate as QEMU before 2.8 did."),
         switch("pre-5.1-associativity", False, "Tell of NUMA nodes as QEMU before 5.1 did.", since="5.1"),
-        switch("x-config-reg-migration-enabled", True, "Experimental: pass the register's address on in migration."),
+        switch(
+            "x-config-reg-migration-enabled",
+            True,
+            "Experimental: pass the register's address on in migration.",
+            since="5.1",
+        ),
     ),
 }

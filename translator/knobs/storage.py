@@ -12,7 +12,7 @@ _SERIAL = text("serial", "The serial number that it tells the guest.", xml="seri
 _VERSION = text("ver", "The firmware's version that it tells the guest.")
 _WWN = number("wwn", 0, "The world-wide name that it tells the guest; 0 is none.", type="uint64")
 _SAS_ADDRESS = number("sas_address", 0, "Its own address among SAS devices; 0 makes one up.", type="uint64")
-_IO_TIMEOUT = number("io_timeout", 30, "How long the host may take for a command, in seconds.", since="5.2")
+_IO_TIMEOUT = number("io_timeout", 30, "How long the host may take for a command, in seconds.", since="6.0")
 _MAX_UNMAP = number("max_unmap_size", 1 << 30, "How much one command may discard, in bytes.", type="uint64")
 _MAX_IO = number("max_io_size", 2**31 - 1, "How much one command may move, in bytes.", type="uint64")
 _ROTATION = number(
@@ -25,9 +25,9 @@ GROUPS: dict[str, tuple[Knob, ...]] = {
     "geometry": (
         number("cyls", 0, "How many cylinders it says it has; 0 has it computed.", most=65535),
         number("heads", 0, "How many heads it says it has; 0 has it computed.", most=255),
-        number("lcyls", 0, "How many logical cylinders it says it has; 0 has it computed.", since="5.0"),
-        number("lheads", 0, "How many logical heads it says it has; 0 has it computed.", since="5.0"),
-        number("lsecs", 0, "How many logical sectors a track has; 0 has it computed.", since="5.0"),
+        number("lcyls", 0, "How many logical cylinders it says it has; 0 has it computed."),
+        number("lheads", 0, "How many logical heads it says it has; 0 has it computed."),
+        number("lsecs", 0, "How many logical sectors a track has; 0 has it computed."),
         number("secs", 0, "How many sectors a track has; 0 has it computed.", most=255),
     ),
     # hw/scsi/scsi-bus.c
@@ -48,7 +48,7 @@ GROUPS: dict[str, tuple[Knob, ...]] = {
             "quirk_mode_page_vendor_specific_apple",
             False,
             "Have the mode page by which a Macintosh knows a disk of Apple's.",
-            since="7.2",
+            since="7.1",
         ),
         number("scsi_version", 5, f"{_SCSI_VERSION}: 5 is SPC-3.", type="int32", least=0, most=255),
         _SERIAL,
@@ -63,18 +63,18 @@ GROUPS: dict[str, tuple[Knob, ...]] = {
         _ROTATION,
     ),
     "scsi-cd": (
-        switch("quirk_mode_page_apple_vendor", False, "Have the vendor's mode page that A/UX asks for.", since="7.2"),
+        switch("quirk_mode_page_apple_vendor", False, "Have the vendor's mode page that A/UX asks for.", since="7.1"),
         switch(
             "quirk_mode_page_truncated",
             False,
             "Take a MODE SELECT that is cut off, as Macintoshes send.",
-            since="7.2",
+            since="7.1",
         ),
         switch(
             "quirk_mode_sense_rom_use_dbd",
             False,
             "Leave block descriptors out of MODE SENSE when asked to, as Macintoshes expect.",
-            since="7.2",
+            since="7.1",
         ),
     ),
     "scsi-block": (

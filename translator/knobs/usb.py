@@ -94,7 +94,6 @@ GROUPS: dict[str, tuple[Knob, ...]] = {
             default=False,
             does="Pass every reset by the guest on, not only the first.",
             xml="source/@guestReset",
-            since="5.0",
         ),
         number("hostaddr", 0, "The device's number on its bus there.", xml="source/address/@device", ours=True),
         number("hostbus", 0, "The host's bus that the device is on.", xml="source/address/@bus", ours=True),

@@ -13,7 +13,7 @@ _LEGACY = (
 GROUPS: dict[str, tuple[Knob, ...]] = {
     # hw/virtio/virtio-pci.c, include/hw/virtio/virtio.h
     "virtio": (
-        switch("aer", False, "Report errors of PCI Express (AER).", since="5.2"),
+        switch("aer", False, "Report errors of PCI Express (AER).", since="6.0"),
         switch("any_layout", True, "Take buffers cut up in any way."),
         switch("ats", False, "Let the device cache translations of addresses (ATS).", xml="driver/@ats"),
         switch("event_idx", True, "Notify only when a mark in the queue is passed.", xml="driver/@event_idx"),
@@ -30,11 +30,21 @@ GROUPS: dict[str, tuple[Knob, ...]] = {
             "page-per-vq", False, "Give each queue's notifications a page of their own.", xml="driver/@page_per_vq"
         ),
         switch("queue_reset", True, "Let the guest reset one queue alone.", since="7.2"),
-        switch("use-disabled-flag", True, "Tell while the device is off, as in virtio 1.0."),
+        switch("use-disabled-flag", True, "Tell while the device is off, as in virtio 1.0.", since="5.0"),
         switch("use-started", True, "Know that the device has begun from what the guest wrote."),
         switch("virtio-pci-bus-master-bug-migration", False, "Turn DMA on for drivers that forget to."),
-        switch("x-ats-page-aligned", True, "Experimental: promise that cached translations are of whole pages."),
-        switch("x-disable-legacy-check", False, "Experimental: do not mind virtio before 1.0 where it cannot be."),
+        switch(
+            "x-ats-page-aligned",
+            True,
+            "Experimental: promise that cached translations are of whole pages.",
+            since="5.2",
+        ),
+        switch(
+            "x-disable-legacy-check",
+            False,
+            "Experimental: do not mind virtio before 1.0 where it cannot be.",
+            since="5.1",
+        ),
         switch("x-disable-pcie", False, "Experimental: be a conventional device on PCI Express as well."),
         switch("x-ignore-backend-features", False, "Experimental: offer features although the backend lacks them."),
         switch("x-pcie-deverr-init", True, "Experimental: begin the registers for errors of PCI Express."),
