@@ -295,7 +295,7 @@ def _model_grid(rows: Iterable[Model]) -> list[str]:
                 row.kind.type,
                 _version(row),
                 row.interface,
-                _ports(row),
+                _short(_ports(row)),
                 row.own_driver or "-",
                 *("yes" if _plugs(row, column) else "-" for column in MACHINES),
             )
@@ -304,11 +304,10 @@ def _model_grid(rows: Iterable[Model]) -> list[str]:
     )
 
 
-def _device_grid(rows: Iterable[DeviceKind]) -> list[str]:
-    return _grid(
-        ("device", "QEMU driver", "speeds"),
-        ((_linked(row, row.kind), " or ".join(row.drivers), ", ".join(row.speeds) or "-") for row in rows),
-    )
+def _device_grid(rows: Sequence[DeviceKind]) -> list[str]:
+    speeds = ("speeds",) if any(row.speeds for row in rows) else ()
+    cells = [(_linked(row, row.kind), " or ".join(row.drivers), ", ".join(row.speeds) or "-") for row in rows]
+    return _grid(("device", "QEMU driver", *speeds), (line[: 2 + len(speeds)] for line in cells))
 
 
 def _anchor(row: Model | DeviceKind) -> str:
@@ -352,8 +351,8 @@ The rows stand family by family, as `<controller type='…'>` names them. A mode
 provides it, and with USB a *version*, which is the USB generation. Where several models of a family have one
 *interface*, the guest drives them with one driver. *Ports* are how many devices a controller takes; a range is
 followed by the number when none is asked for. The columns of machine types tell where a controller can be added while
-the guest runs: QEMU has no hot-plug on the first bus of PCI Express, and what opens a bus for others is there from
-the start.
+the guest runs: QEMU has no hot-plug on the first bus of PCI Express, where `attach` takes a free root port, and what
+opens a bus for others is there from the start.
 
 A property is set by the document where its entry names an element or attribute, which is counted from the
 `<controller>` or the device, and otherwise by `<qemu:override>`:
@@ -385,7 +384,7 @@ def _section(row: Model | DeviceKind, title: str, facts: Iterable[tuple[str, str
     yield from ("", f'<a id="{_anchor(row)}"></a>', "", f"### {title}", "")
     yield from (f"- {fact}: {value}" for fact, value in facts)
     own = [driver for driver in row.drivers if driver in groups()]
-    if row.knobs or own:
+    if row.drivers and (row.knobs or own):
         shared = ", ".join(f"[{_GROUP_TITLES.get(group, group)}](#properties-{group})" for group in row.knobs)
         yield f"- properties: {shared}" + ("; and" if shared and own else "") if shared else "- properties:"
     for driver in own:

@@ -56,7 +56,7 @@ class BusModel(UnitModel, frozen=True, kw_only=True):
     def told(self) -> Iterator[tuple[str, str]]:
         """See `translator.models.Model`."""
         first, last = BUS_MODELS[self.name].first, BUS_MODELS[self.name].last
-        yield "slots", f"{first} to {last}" if first != last else str(last)
+        yield "slots", f"{first} to {last}" if first != last else f"{last} alone"
 
 
 class Pci(UnitFamily):

@@ -66,6 +66,7 @@ class Scsi(UnitFamily):
             name="buslogic",
             interface="buslogic",
             limits=drives(0, 15, 7),
+            knobs=(),
             refused="it is VMware's, and QEMU has nothing like it; name 'lsilogic' or 'virtio-scsi'",
         ),
         *(
