@@ -158,6 +158,28 @@ def test_a_plan_can_be_planned_again(tmp_path: Path) -> None:
     assert translator("plan", str(tmp_path / "plan.json")).stdout == translator("plan", WEB).stdout
 
 
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [(("plan",), 0), (("validate",), 0), (("apply", "--sandbox"), 0), (("apply", "--sandbox", "--dry-run"), 0)],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_a_hostile_plan_says_does_not_reach_the_terminal(
+    words: tuple[str, ...], code: int, tmp_path: Path
+) -> None:
+    wire = json.loads((FIXTURES / "plans/xen-hvm-piix3-uhci/plan.json").read_text())
+    hostile = "a\x1b]0;b\x07\x9bc\u202e\nd"
+    wire["domain"]["name"] = hostile
+    wire["steps"] = [step | {"why": hostile} for step in wire["steps"]]
+    told = {"code": "T331", "severity": "warning", "message": hostile, "help": hostile}
+    wire["diagnostics"] = [told | {"line": 1, "column": 1, "element": None}]
+    plan = tmp_path / "plan.json"
+    plan.write_text(json.dumps(wire))
+    done = translator(*words, str(plan))
+    assert done.returncode == code, done.stderr
+    assert "\\u001b" in done.stdout + done.stderr
+    assert re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]|^d", done.stdout + done.stderr, re.MULTILINE) is None
+
+
 @pytest.mark.parametrize("choice", ["always", "never"])
 def test_colour_is_for_findings_only(choice: str) -> None:
     done = translator("validate", "--color", choice, BAD)

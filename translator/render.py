@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from translator.escape import visible
 from translator.layouts import CLOSING
 from translator.plan import Action, LaunchOption, Plan, QmpCommand, SysfsWrites, Transaction, Wait
 from translator.subjects import subject
@@ -35,7 +36,7 @@ def text(plan: Plan) -> str:
     if plan.untranslated:
         lines += ["", "not translated"]
         lines += (f"  {one.element}  (line {one.source.line})" for one in plan.untranslated)
-    return "\n".join(lines) + "\n"
+    return _shown(lines)
 
 
 def xenstore(plan: Plan) -> str:
@@ -106,7 +107,12 @@ def observed(seen: Observation, names: Mapping[str, str]) -> str:
     lines = [*_tree(seen.topology, {id: f"  ({'; '.join(said)})" for id, said in notes.items()})]
     for (index, port), other in sorted(seen.foreign.items()):
         lines.append(f"on port {port} of controller {index}, of no kind that is known here: {other.driver}")
-    return "\n".join(lines) + "\n"
+    return _shown(lines)
+
+
+def _shown(lines: Iterable[str]) -> str:
+    """Return the lines for a terminal: who wrote a plan, or answers as a QEMU, may be anybody."""
+    return "".join(f"{visible(line)}\n" for line in lines)
 
 
 def _state(state: int | None) -> str:

@@ -13,6 +13,7 @@ from translator.cli import inputs, options
 from translator.cli.hosts import domid_at, host_of, run
 from translator.cli.progress import counted, progress_of, would_do
 from translator.errors import DocumentError
+from translator.escape import visible
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -146,7 +147,7 @@ def command(
         elif dry_run:
             inputs.write(would_do(applied.steps), output)
         elif applied.steps:
-            click.echo(f"{counted(applied.steps)} carried out; {made.topology.domain.name} matches")
+            click.echo(f"{counted(applied.steps)} carried out; {visible(made.topology.domain.name)} matches")
         else:
             click.echo("no change")
 

@@ -9,6 +9,7 @@ import click
 from translator.cli import inputs, options
 from translator.cli.hosts import state_of
 from translator.errors import HostError, RollbackError
+from translator.escape import visible
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,5 +46,5 @@ def command(domid: int | None, name: str | None, state: Path | None, reporting: 
                 "no apply waits to be confirmed" if domid is None and name is None else "no such apply waits",
                 "begin one with: translator apply --no-commit",
             )
-        click.echo(f"{fitting[0][1].name} stays as it is")
+        click.echo(visible(f"{fitting[0][1].name} stays as it is"))
     report.exit()

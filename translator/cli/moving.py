@@ -9,6 +9,7 @@ import click
 from translator.cli import inputs
 from translator.cli.hosts import domain_at, host_of, run
 from translator.cli.progress import progress_of, would_do
+from translator.escape import visible
 from translator.topology import Controller
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def move(
         if document is not None:
             document.write()
         for part in moved.parts:
-            click.echo(f"{done}: {_place(part)}")
+            click.echo(visible(f"{done}: {_place(part)}"))
 
     with report.document(None):
         run(carry_out())

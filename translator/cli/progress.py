@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
+from translator.escape import visible
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Sized
 
@@ -81,7 +83,7 @@ class Plain(Progress):
 
     def show(self, event: StepEvent) -> None:
         if event.phase in _WORDS:
-            error = f": {event.error}" if event.error else ""
+            error = f": {visible(event.error)}" if event.error else ""
             click.echo(f"{_WORDS[event.phase]:8} {event.step.target:8} {event.step.id}{error}", err=True)
 
     def show_waiting(self, seconds: float) -> None:
@@ -141,10 +143,10 @@ class Live(Progress):
         where = f"{event.number}/{event.count} {escape(event.step.id)}"
         if event.phase in ("begin", "undo"):
             verb = "" if event.phase == "begin" else "undoing "
-            self._status.update(f"{verb}{where}: {escape(event.step.why)}")
+            self._status.update(f"{verb}{where}: {escape(visible(event.step.why))}")
             return
         mark = {"done": "[green]✓[/]", "undone": "[yellow]↺[/]", "stuck": "[red]✗[/]"}[event.phase]
-        error = f": {escape(event.error)}" if event.error else ""
+        error = f": {escape(visible(event.error))}" if event.error else ""
         self._console.print(f"{mark} {where}  [dim]{self.seconds(event):.3f} s[/]{error}")
 
     def show_waiting(self, seconds: float) -> None:
@@ -161,7 +163,7 @@ def counted(steps: Sized) -> str:
 
 def would_do(steps: Collection[Step]) -> str:
     """Return what a dry run prints: the steps, a line each, and how many."""
-    lines = (f"{step.target:8}  {step.id}: {step.why}\n" for step in steps)
+    lines = (f"{step.target:8}  {step.id}: {visible(step.why)}\n" for step in steps)
     return f"{''.join(lines)}{counted(steps)} would be carried out\n"
 
 

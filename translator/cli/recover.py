@@ -12,6 +12,7 @@ from translator.cli import inputs, options
 from translator.cli.hosts import run, state_of
 from translator.cli.progress import counted, progress_of
 from translator.errors import EXIT_DIRTY
+from translator.escape import visible
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,10 +84,10 @@ def command(
 
 def _line(one: Unfinished) -> str:
     if one.domain is None:
-        return f"{one.journal}: {one.state}\n"
+        return f"{visible(str(one.journal))}: {one.state}\n"
     who = one.domain.name if one.domain.domid is None else f"{one.domain.name} (domid {one.domain.domid})"
-    head = f"{one.journal}: {one.state}: {who}, {one.started}, {len(one.begun)} of {len(one.steps)} steps begun\n"
-    return head + "".join(f"  {step.id}{_for_good(step)}\n" for step in one.begun)
+    head = f"{one.journal}: {one.state}: {who}, {one.started}, {len(one.begun)} of {len(one.steps)} steps begun"
+    return f"{visible(head)}\n" + "".join(f"{visible(f'  {step.id}{_for_good(step)}')}\n" for step in one.begun)
 
 
 def _for_good(step: UnfinishedStep) -> str:
@@ -108,7 +109,7 @@ def _told(result: Recovered) -> str:
         "rebooted": " (the host was started anew)",
     }
     left = f"; changed by somebody else since, and left so: {', '.join(result.left)}" if result.left else ""
-    return f"{result.domain.name}{where[result.whereabouts]}: {names[result.result]}{left}"
+    return visible(f"{result.domain.name}{where[result.whereabouts]}: {names[result.result]}{left}")
 
 
 def _json(value: Any) -> str:

@@ -24,6 +24,7 @@ from translator.errors import (
     RollbackError,
     TranslatorError,
 )
+from translator.escape import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -101,6 +102,8 @@ class Report:
             sys.exit(self.code)
 
     def _styled(self, finding: Diagnostic) -> str:
+        told = {name: getattr(finding, name) for name in ("file", "message", "help")}
+        finding = msgspec.structs.replace(finding, **{name: text and visible(text) for name, text in told.items()})
         if not self.color:
             return str(finding)
         word = f"{finding.severity}[{finding.code}]"
