@@ -9,6 +9,7 @@ import click
 
 from translator.cli import inputs, options
 from translator.cli.hosts import domain_at, host_of, run
+from translator.escape import visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -104,5 +105,6 @@ def _asked(devices: Sequence[str]) -> tuple[Followed, ...]:
 
 def _tell(event: Event) -> None:
     where = f", port {event.place.port} of controller {event.place.controller}" if event.place else ""
-    click.echo(f"{event.kind}: host device {event.selector}{where}{f': {event.reason}' if event.reason else ''}")
+    why = f": {event.reason}" if event.reason else ""
+    click.echo(visible(f"{event.kind}: host device {event.selector}{where}{why}"))
     sys.stdout.flush()
