@@ -185,3 +185,12 @@ def test_an_argument_that_cannot_be(odd: dict[str, Any]) -> None:
 def test_a_domid_that_cannot_be(domid: Any) -> None:
     with translator.BlockingHost(xenstore="/no/socket") as host, pytest.raises(ValueError, match=repr(domid)):
         host.observe(domid=domid)
+
+
+def test_a_node_that_holds_controls_is_listed_on_one_line() -> None:
+    wire = json.loads((FIXTURES / "plans/xen-hvm-piix3-uhci/plan.json").read_text())
+    for step in wire["steps"]:
+        for operation in step.get("transaction", ()):
+            if operation.get("value") == "devicemodel":
+                operation["value"] = "a\x1b[2J\nb"
+    assert '/type = "a\\u001b[2J\\u000ab"' in render.xenstore(translator.Plan.from_json(json.dumps(wire)))

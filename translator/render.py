@@ -52,7 +52,7 @@ def xenstore(plan: Plan) -> str:
                     if operation.permissions:
                         permissions[operation.path] = operation.permissions
     return "".join(
-        f'{path} = "{values[path]}"   ({",".join(permissions.get(path, ()))})\n'
+        f'{path} = "{visible(values[path])}"   ({",".join(permissions.get(path, ()))})\n'
         for path in sorted(values, key=lambda path: path.split("/"))
     )
 
