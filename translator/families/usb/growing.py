@@ -11,7 +11,7 @@ import msgspec
 from translator.changes import same_host_device
 from translator.choose import choose_port
 from translator.errors import HostError
-from translator.families.usb.seated import reader_at
+from translator.families.usb.seated import card_in, device_at, reader_at
 from translator.growing import Grown
 from translator.models import MODELS
 from translator.peripherals import Peripherals
@@ -80,27 +80,15 @@ class _Growth:
         if element.kind == "ccid":
             yield from self.reader(element)
             return
-        kind, host = element.kind, self.host(element)
+        element = msgspec.structs.replace(element, host=self.host(element))
         seat = self.seat(element)
         if seat.is_new:
             yield Grown(seat.controller, None)
-        emulated = seat.controller.type == "emulated"
-        element = msgspec.structs.replace(element, host=host)
-        made = self.peripherals.make(self.numbered(element)) if emulated else None
-        device = Device(
-            family="usb",
-            kind=kind,
-            id=made.id if made else None,
-            driver=made.driver if made else None,
-            controller=seat.controller.index,
-            port=seat.port,
-            host=host,
-            properties=made.properties if made else {},
-            implicit=False,
-            source=element.source,
-            backends=made.backends if made else (),
-            startup_policy=element.startup_policy,
-        )
+        place = Place(seat.controller.index, seat.port)
+        if seat.controller.type == "emulated":
+            device = device_at(place, self.numbered(element), self.peripherals)
+        else:
+            device = device_at(place, element, None)
         yield Grown(_renumbered(device, self.first_node) if element.disk is not None else device, element.path)
 
     # Smartcards
@@ -141,20 +129,7 @@ class _Growth:
             yield from self.reader(bare, implicit=True)
         reader = free()
         assert reader is not None, "it was there, or has come"
-        made = self.peripherals.make(self.numbered(element))
-        card = Device(
-            family="ccid",
-            kind="smartcard",
-            id=made.id,
-            driver=made.driver,
-            controller=reader.index,
-            port="0",
-            host=None,
-            properties=made.properties,
-            implicit=False,
-            source=element.source,
-            backends=made.backends,
-        )
+        card = card_in(reader.index, self.numbered(element), self.peripherals)
         yield Grown(card, element.path)
 
     # Places and names

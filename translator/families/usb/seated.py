@@ -50,6 +50,46 @@ def reader_at(place: Place, element: DeviceElement, peripherals: Peripherals, *,
     )
 
 
+def card_in(reader: int, element: DeviceElement, peripherals: Peripherals) -> Device:
+    """Return the smartcard that the one slot of a reader has."""
+    made = peripherals.make(element)
+    return Device(
+        family="ccid",
+        kind="smartcard",
+        id=made.id,
+        driver=made.driver,
+        controller=reader,
+        port="0",
+        host=None,
+        properties=made.properties,
+        implicit=False,
+        source=element.source,
+        backends=made.backends,
+    )
+
+
+def device_at(
+    place: Place, element: DeviceElement, peripherals: Peripherals | None, *, implicit: bool = False
+) -> Device:
+    """Return the device in that place; without `peripherals` it is a paravirtual controller's, and none of QEMU's."""
+    made = peripherals.make(element) if peripherals else None
+    assert element.kind != "ccid"
+    return Device(
+        family="usb",
+        kind=element.kind,
+        id=made.id if made else None,
+        driver=made.driver if made else None,
+        controller=place.controller,
+        port=place.port,
+        host=element.host,
+        properties=made.properties if made else {},
+        implicit=implicit,
+        source=element.source,
+        backends=made.backends if made else (),
+        startup_policy=element.startup_policy,
+    )
+
+
 class Seated:
     """One domain's devices that have their `seats`, by the path of their elements."""
 
@@ -65,22 +105,7 @@ class Seated:
         slot, port = self.seats[element.path]
         self.check_speed(element, slot, port, implicit=implicit)
         emulated = slot.row.kind.type == "emulated"
-        made = self.peripherals.make(element) if emulated else None
-        assert element.kind != "ccid"
-        return Device(
-            family="usb",
-            kind=element.kind,
-            id=made.id if made else None,
-            driver=made.driver if made else None,
-            controller=slot.number,
-            port=port,
-            host=element.host,
-            properties=made.properties if made else {},
-            implicit=implicit,
-            source=element.source,
-            backends=made.backends if made else (),
-            startup_policy=element.startup_policy,
-        )
+        return device_at(Place(slot.number, port), element, self.peripherals if emulated else None, implicit=implicit)
 
     def reader(self, element: DeviceElement, *, implicit: bool) -> Controller:
         slot, port = self.seats[element.path]
@@ -88,20 +113,7 @@ class Seated:
         return reader_at(Place(slot.number, port), element, self.peripherals, implicit=implicit)
 
     def card(self, element: DeviceElement) -> Device:
-        made = self.peripherals.make(element)
-        return Device(
-            family="ccid",
-            kind="smartcard",
-            id=made.id,
-            driver=made.driver,
-            controller=0,
-            port="0",
-            host=None,
-            properties=made.properties,
-            implicit=False,
-            source=element.source,
-            backends=made.backends,
-        )
+        return card_in(0, element, self.peripherals)
 
     def check_speed(self, element: DeviceElement, slot: Slot, port: str, *, implicit: bool = False) -> None:
         """Say so when the guest will not see the device. Behind a hub all is full speed, which every kind can."""
