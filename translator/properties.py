@@ -21,8 +21,12 @@ if TYPE_CHECKING:
 # What QEMU makes another number of than it was given, to fit its hardware. Sources: usb_xhci_realize
 # (hw/usb/hcd-xhci.c), megasas_scsi_realize (hw/scsi/megasas.c), virtio_serial_pci_realize (virtio-serial-pci.c).
 _ROUNDED = frozenset(("intrs", "max_sge", "max_cmds", "class"))
-# The numbers of PCI busses are given out with the busses, in which nothing changes while QEMU runs.
-_NUMBERS = frozenset(("chassis", "chassis_nr", "port", "bus_nr", "numa_node"))
+# The numbers of PCI busses are given out with the busses, in which nothing changes while QEMU runs; the order of
+# starting follows from a document's other disks, too, and matters to the next start alone.
+_NOT_COMPARED = _ROUNDED | {
+    *("chassis", "chassis_nr", "port", "bus_nr", "numa_node"),
+    *("bootindex", "bootindexA", "bootindexB"),
+}
 
 
 class Otherwise(NamedTuple):
@@ -43,7 +47,7 @@ def asked_of(topology: Topology) -> dict[str, tuple[str, ...]]:
     for part in parts_of(topology).values():
         if part.driver is not None and part.properties:
             own = asked.setdefault(DRIVER_ALIASES.get(part.driver, part.driver), {})
-            own |= dict.fromkeys(name for name in part.properties if name not in _ROUNDED | _NUMBERS)
+            own |= dict.fromkeys(name for name in part.properties if name not in _NOT_COMPARED)
     return {driver: tuple(names) for driver, names in asked.items()}
 
 
@@ -62,7 +66,7 @@ def otherwise(seen: Observation, wanted: Topology) -> Iterator[tuple[str, Otherw
         has: Mapping[str, Value] = seen.values.get(before.id, {})
         knobs = knobs_of(part.driver) if part.properties.keys() & has.keys() else {}
         for name, value in part.properties.items():
-            if name in _ROUNDED | _NUMBERS or name not in has or (name in knobs and knobs[name].ours):
+            if name in _NOT_COMPARED or name not in has or (name in knobs and knobs[name].ours):
                 continue
             if _plain(name, has[name]) != _plain(name, value):
                 yield subject, Otherwise(part, name, has[name], value)
