@@ -320,7 +320,8 @@ def test_a_scsi_device_of_the_host_is_given_once(tmp_path: Path) -> None:
 
 def test_the_document_follows(start: Start, disk: Callable[..., str]) -> None:
     document = (
-        b"<domain type='kvm'><name>guest</name><os><type arch='x86_64' machine='pc'>hvm</type></os><devices>\n"
+        b"<domain type='kvm'><name>guest</name>"
+        b"<os><type arch='x86_64' machine='pc'>hvm</type><boot dev='network'/></os><devices>\n"
         b"  <controller type='usb' model='none'/>\n"
         b"  <controller type='scsi' model='virtio-scsi'/>\n"
         b"</devices></domain>\n"
