@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -250,6 +251,21 @@ def test_what_is_in_an_archive_is_bounded_and_no_link(guests: Path) -> None:
     link = "cannot read 'guests.tar.gz/guests/link.xml': it is a link in an archive, or no file at all"
     assert f"guests.tar.gz/guests/link.xml: error[T107]: {link}" in done.stderr.splitlines()
     assert done.exit_code == 3
+
+
+def test_a_folder_that_cannot_be_looked_into_is_told_of(guests: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scandir = os.scandir
+
+    def guarded(path: str) -> Any:
+        if path == "guests/more":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    done = translator("validate", guests)
+    assert "guests/more: error[T107]: cannot read 'guests/more': Permission denied" in done.stderr
+    assert (done.exit_code, "warning[T318]" in done.stderr) == (3, True)  # those behind it are read
+    assert said(translator("diff", guests, guests))[::2] == ("", 2)
 
 
 @pytest.mark.parametrize(

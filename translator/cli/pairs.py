@@ -62,6 +62,8 @@ class _Side:
         self._aside = click.get_current_context().with_resource(SpooledTemporaryFile(max_size=_ASIDE))  # noqa: SIM115
         try:
             for path, one in below(place, max_size, _SUFFIXES):
+                if one.error is not None and not path.endswith(_SUFFIXES):
+                    raise one.error  # a folder: what is in it must not pass for removed
                 self._add(path, one)
         except OSError as error:
             self.suffixes.clear()

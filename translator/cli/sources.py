@@ -97,8 +97,8 @@ def below(name: str, max_size: int, suffixes: Sequence[str] = (".xml",)) -> Iter
         from pathlib import Path
 
         prefix = str(Path(name, "x"))[:-1]  # as pathlib spells it: nothing for ".", one slash at most
-        for path in _walk(name, "", ends):
-            yield path, Input(prefix + path)
+        for path, error in _walk(name, "", ends):
+            yield path, Input(prefix + path, error=error)
     else:
         yield "", Input(name)
 
@@ -125,19 +125,26 @@ def why(error: OSError) -> str:
     return error.strerror or str(error) or type(error).__name__
 
 
-def _walk(folder: str, path: str, suffixes: tuple[str, ...]) -> Iterator[str]:
-    """Yield the files below; memory is bounded by the largest folder's names. Links to folders are not followed."""
-    with os.scandir(os.path.join(folder, path)) as entries:
-        found = sorted(
-            (entry.name, entry.is_dir(follow_symlinks=False))
-            for entry in entries
-            if entry.name.endswith(suffixes) or entry.is_dir(follow_symlinks=False)
-        )
+def _walk(folder: str, path: str, suffixes: tuple[str, ...]) -> Iterator[tuple[str, OSError | None]]:
+    """Yield the files below, and the folders that cannot be looked into. Links to folders are not followed.
+
+    Memory is bounded by the largest folder's names.
+    """
+    try:
+        with os.scandir(os.path.join(folder, path)) as entries:
+            found = sorted(
+                (entry.name, entry.is_dir(follow_symlinks=False))
+                for entry in entries
+                if entry.name.endswith(suffixes) or entry.is_dir(follow_symlinks=False)
+            )
+    except OSError as error:
+        yield path, error
+        return
     for name, is_folder in found:
         if is_folder:
             yield from _walk(folder, os.path.join(path, name), suffixes)
         else:
-            yield os.path.join(path, name)
+            yield os.path.join(path, name), None
 
 
 # Archives
