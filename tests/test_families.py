@@ -92,3 +92,69 @@ def test_a_new_family_is_one_module() -> None:
 def test_without_the_module_the_family_is_unknown() -> None:
     plan = translator.plan(translator.load(DOCUMENT))
     assert [one.element for one in plan.untranslated] == ["/domain/devices/disk[1]"]
+
+
+# What each family's elements look like, what normalising makes explicit of them, and what a guest loses without them.
+KVM = (
+    b"<domain type='kvm'><name>guest</name><os><type arch='x86_64' machine='pc'>hvm</type></os>"
+    b"<devices>%s</devices></domain>"
+)
+XEN = b"<domain type='xen'><name>guest</name><os><type>linux</type></os><devices>%s</devices></domain>"
+DISK = "<disk type='file'{}><source file='/srv/a.img'/><target dev='{}' bus='{}'/></disk>"
+SCSI = "<hostdev mode='subsystem' type='scsi'><source wwn='naa.60014054ac780582' lun='0'/></hostdev>"
+CHANNEL = "<channel type='null'><target type='virtio' name='a'/></channel>"
+VERBS: dict[str, tuple[bytes, str, str, set[str]]] = {
+    "usb": (KVM, "<hub type='usb'/>", "<address type='usb' bus='0' port='1'/>", {"device:usb:0:1"}),
+    "scsi": (
+        KVM,
+        DISK.format("", "sdb", "scsi"),
+        "<address type='drive' controller='0' bus='0' target='0' unit='1'/>",
+        {"controller:scsi:0", "device:scsi:0:0.0.1"},
+    ),
+    "scsi, paravirtual": (
+        XEN,
+        SCSI,
+        "<controller type='scsi' index='0' model='xenscsi'/>",
+        {"controller:scsi:0", "device:scsi:0:0.0.0"},
+    ),
+    "ide": (KVM, DISK.format("", "hdc", "ide"), "bus='1' target='0' unit='0'/>", {"device:ide:0:1.0.0"}),
+    "sata": (
+        KVM,
+        DISK.format("", "sdb", "sata"),
+        "<controller type='sata' index='0'>",
+        {"controller:sata:0", "device:sata:0:0.0.1"},
+    ),
+    "fdc": (
+        KVM,
+        DISK.format(" device='floppy'", "fdb", "fdc"),
+        "<controller type='fdc' index='0'/>",
+        {"device:fdc:0:0.0.1"},
+    ),
+    "virtio-serial": (
+        KVM,
+        CHANNEL,
+        "<address type='virtio-serial' controller='0' bus='0' port='1'/>",
+        {"controller:virtio-serial:0", "device:virtio-serial:0:0.1"},
+    ),
+    "pci": (KVM, "<controller type='pci' model='pci-bridge' index='1'/>", "name='pci.1'", {"controller:pci:1"}),
+    "ccid": (
+        KVM,
+        "<controller type='ccid'/>",
+        "<controller type='ccid' index='0'>",
+        {"controller:ccid:0"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_every_family_is_made_explicit_and_compared(name: str) -> None:
+    """`observe` and `apply` of each: test_apply.py, for all plan fixtures; `attach` and `detach`: test_hotplug.py."""
+    head, element, explicit, lost = VERBS[name]
+    document = head % element.encode()
+    normal = normalize(document)
+    assert explicit.encode() in normal
+    assert normalize(normal) == normal
+    with_it, without = (translator.plan(translator.load(text)) for text in (normal, head % b""))
+    assert translator.diff(translator.plan(translator.load(document)), with_it).changes == ()
+    found = {change.id: (change.action, change.family) for change in translator.diff(with_it, without).changes}
+    assert {id for id, (action, _) in found.items() if action == "remove"} == lost
