@@ -26,7 +26,7 @@ import msgspec
 import translator
 from tests.conftest import PROJECT
 from tests.differences import rule_of
-from translator.models import DRIVERS
+from translator.registry.models import DRIVERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

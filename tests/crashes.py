@@ -17,17 +17,17 @@ import time
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 import translator
-import translator.apply
-import translator.recover
+import translator.live.apply
+import translator.saga.recover
 from translator.errors import HostError
-from translator.host import Performer
-from translator.state import State
+from translator.live.host import Performer
+from translator.saga.state import State
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.test_apply import Bench
-    from translator.plan import Action
+    from translator.planning.plan import Action
 
 Way = Literal["apply", "rollback", "resume"]
 When = Literal["before", "after"]  # an action, counted from 0, takes effect
@@ -115,7 +115,7 @@ class _Mortal(Performer):
 
 async def _work(job: dict[str, Any]) -> None:
     _Mortal.die = job["die"] and (job["die"][0], job["die"][1])
-    translator.apply.Performer = translator.recover.Performer = _Mortal  # type: ignore[attr-defined]  # as imported
+    translator.live.apply.Performer = translator.saga.recover.Performer = _Mortal  # type: ignore[attr-defined]  # as imported
     if job["way"] == "apply":
         plan = translator.plan(translator.load(job["document"]), domid=job["domid"])
         async with translator.Host(**job["host"], timeout_s=5) as host:
@@ -123,7 +123,7 @@ async def _work(job: dict[str, Any]) -> None:
         return
     state = job["host"]["state"]
     for found in State(state).journals():
-        await translator.recover.recover(state, found, resume=job["way"] == "resume")
+        await translator.saga.recover.recover(state, found, resume=job["way"] == "resume")
 
 
 def _child(job: dict[str, Any], said: int) -> None:

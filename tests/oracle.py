@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from tests.corpus import Comparison, arguments_of, compare, explain, of_oracle, table
 from tests.differences import rule_of
 from tests.domains import random_domain
-from translator.models import DRIVERS
+from translator.registry.models import DRIVERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

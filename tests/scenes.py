@@ -10,17 +10,17 @@ import translator
 from tests.conftest import FIXTURES
 from tests.servers import Backend, Qemu, make_domain, require
 from tests.test_apply import DOMID, SERVERS, Bench, host_devices, plan_of
-from translator import render
-from translator.host import Performer
 from translator.hosts.xenstore import Xenstore
-from translator.undo import roll_back
+from translator.live.host import Performer
+from translator.output import render
+from translator.saga.undo import roll_back
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
-    from translator.plan import Step
-    from translator.recover import Recovered
+    from translator.planning.plan import Step
+    from translator.saga.recover import Recovered
 
 TEN, ONE = FIXTURES / "hosts/ten.xml", FIXTURES / "hosts/one.xml"
 ACTIONS = 18  # that the ten devices take on a domain that has the emulated controller

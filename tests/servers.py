@@ -31,7 +31,7 @@ import pytest
 
 from translator.errors import HostError
 from translator.hosts.xenstore import Xenstore
-from translator.plan import XenstoreOp
+from translator.planning.plan import XenstoreOp
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -20,23 +20,23 @@ import pytest
 import translator
 from tests.conftest import FIXTURES, cases
 from tests.servers import Backend, CXenStored, OxenStored, Qemu, make_domain, require
-from translator import render
-from translator.binding import bind_host_devices
-from translator.changes import changes
+from translator.comparison.changes import changes
 from translator.errors import HostError, RollbackError
-from translator.host import Performer
 from translator.hosts.qmp import Qmp
 from translator.hosts.sandbox import Sandbox
 from translator.hosts.sysfs import Sysfs
 from translator.hosts.xenstore import Xenstore
-from translator.observe import observe
-from translator.plan import Transaction, XenstoreOp
+from translator.live.binding import bind_host_devices
+from translator.live.host import Performer
+from translator.live.observe import observe
+from translator.output import render
+from translator.planning.plan import Transaction, XenstoreOp
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
     from pathlib import Path
 
-    from translator.outcome import Applied
+    from translator.saga.outcome import Applied
 
 DOMID = 8
 SERVERS = {"oxenstored": OxenStored, "xenstored": CXenStored}

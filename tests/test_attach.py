@@ -18,8 +18,8 @@ from tests.conftest import FIXTURES
 from tests.servers import Qemu, require
 from tests.test_apply import DOMID, Bench, bench, host_devices, plan_of, run
 from translator.errors import DocumentError, HostError
-from translator.find import find_part
 from translator.hosts.sandbox import Sandbox
+from translator.hotplug.find import find_part
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine

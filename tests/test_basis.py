@@ -13,7 +13,7 @@ from tests.conftest import FIXTURES, PROJECT
 from tests.test_apply import DOMID, Bench, bench, plan_of, run
 from translator.errors import HostError, PlanError
 from translator.hosts.xenstore import Xenstore
-from translator.plan import XenstoreOp
+from translator.planning.plan import XenstoreOp
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -12,8 +12,8 @@ import pytest
 
 import translator
 from tests.conftest import FIXTURES
-from translator.batch import CHUNK, process_pool
 from translator.errors import Diagnostic, DocumentError, HostError, RollbackError, Source
+from translator.fleet.batch import CHUNK, process_pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

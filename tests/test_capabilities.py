@@ -11,8 +11,8 @@ from lxml import etree
 import translator
 from tests.servers import Qemu, require
 from tests.test_cli import translator as command
-from translator.capabilities import FORMATS, FamilyOffer, Kind, capabilities
-from translator.models import DEVICE_KINDS, MODELS, machine_row
+from translator.registry.capabilities import FORMATS, FamilyOffer, Kind, capabilities
+from translator.registry.models import DEVICE_KINDS, MODELS, machine_row
 
 if TYPE_CHECKING:
     from translator.topology import Guest, Layout

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 import translator
-from translator.choose import choose_port
 from translator.errors import HostError
 from translator.hosts.qmp import QomDevice
-from translator.observe import Observation
+from translator.hotplug.choose import choose_port
+from translator.live.observe import Observation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

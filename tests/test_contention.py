@@ -12,10 +12,10 @@ import translator
 from tests.crashes import Crasher
 from tests.servers import Backend, make_domain, require
 from tests.test_apply import SERVERS, Bench, host_devices, run
-from translator.host import Performer
 from translator.hosts.sandbox import Sandbox
 from translator.hosts.xenstore import Xenstore
-from translator.undo import roll_back
+from translator.live.host import Performer
+from translator.saga.undo import roll_back
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,11 +14,11 @@ from lxml import etree
 import translator
 from tests.conftest import FIXTURES
 from tests.test_cli import translator as run
-from translator.parse_device_models import NAMESPACE, POLICIES
-from translator.validate import schema_dir
+from translator.document.parse_device_models import NAMESPACE, POLICIES
+from translator.document.validate import schema_dir
 
 if TYPE_CHECKING:
-    from translator.domain import SharePolicy
+    from translator.document.domain import SharePolicy
 
 NAMED = FIXTURES / "plans/device-models-named/domain.xml"
 

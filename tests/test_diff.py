@@ -15,10 +15,10 @@ from lxml import etree
 import translator
 from tests.conftest import cases
 from tests.domains import random_domain
-from translator.delta import Delta
+from translator.comparison.delta import Delta
+from translator.document.normalize import normalize
 from translator.hosts.sandbox import Sandbox
-from translator.normalize import normalize
-from translator.subjects import subject
+from translator.planning.subjects import subject
 
 if TYPE_CHECKING:
     from collections.abc import Callable

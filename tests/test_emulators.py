@@ -11,10 +11,10 @@ import pytest
 
 import translator
 from tests.servers import CXenStored, OxenStored, Qemu, make_domain, require
-from translator import render
 from translator.errors import HostError
 from translator.hosts.sandbox import Sandbox
 from translator.hosts.xenstore import Xenstore
+from translator.output import render
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 import translator
 from tests.conftest import FIXTURES
 from translator.errors import HostError, OutcomeUnknown, RollbackError
-from translator.execute import execute
-from translator.plan import Action, QmpCommand, Step, SysfsWrite, SysfsWrites, Wait
+from translator.planning.plan import Action, QmpCommand, Step, SysfsWrite, SysfsWrites, Wait
+from translator.saga.execute import execute
 
 if TYPE_CHECKING:
-    from translator.outcome import StepEvent
+    from translator.saga.outcome import StepEvent
 
 STEPS = tuple(
     step

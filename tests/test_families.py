@@ -8,14 +8,14 @@ import pytest
 
 import translator
 from translator import families
-from translator.normalize import normalize
+from translator.document.normalize import normalize
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 MODULE = """
-from translator.domain import UnitAddress
+from translator.document.domain import UnitAddress
 from translator.units import UnitFamily, UnitModel, undotted
 
 

@@ -16,13 +16,13 @@ import pytest
 
 from tests.conftest import FIXTURES
 from tests.test_work import named, said, translator
-from translator import fleet
-from translator.batch import CHUNK, plan_many
-from translator.build import build
 from translator.cli.options import Jobs
 from translator.cli.report import Report
 from translator.cli.sources import Input
 from translator.cli.work import Item, Outcome, Session
+from translator.fleet import cluster as fleet
+from translator.fleet.batch import CHUNK, plan_many
+from translator.fleet.build import build
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -18,12 +18,12 @@ from tests.conftest import FIXTURES
 from tests.test_apply import DOMID, run
 from tests.test_xl import serving
 from translator.errors import DocumentError, HostError
-from translator.follow import Event, Followed, check, follow, followed_of
 from translator.hosts import uevents
 from translator.hosts.sandbox import Sandbox
 from translator.hosts.sysfs import Sysfs
+from translator.hotplug.follow import Event, Followed, check, follow, followed_of
+from translator.hotplug.words import parse_selector
 from translator.topology import HostDevice, Place
-from translator.words import parse_selector
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

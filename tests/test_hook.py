@@ -15,11 +15,11 @@ from tests.test_transition import PARAVIRTUAL
 from tests.test_xl import serving
 from translator.cli import cli
 from translator.errors import HostError
-from translator.hook import release, started
 from translator.hosts.sandbox import Sandbox
 from translator.hosts.xenstore import Xenstore
-from translator.plan import XenstoreOp
-from translator.state import State, key_of
+from translator.hotplug.hook import release, started
+from translator.planning.plan import XenstoreOp
+from translator.saga.state import State, key_of
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -28,7 +28,7 @@ from translator.hosts.qmp import Qmp, QomDevice
 from translator.hosts.sandbox import Sandbox
 from translator.hosts.xenstore import Xenstore
 from translator.hosts.xenwire import Wire
-from translator.plan import XenstoreOp
+from translator.planning.plan import XenstoreOp
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping

@@ -15,14 +15,14 @@ import pytest
 import translator
 from tests import qemu_drivers
 from tests.servers import Qemu, require
+from translator.document.save import add, remove
 from translator.errors import DocumentError, HostError
 from translator.families import by_name
 from translator.hosts.qmp import Qmp
 from translator.hosts.sandbox import Sandbox
 from translator.hosts.sandbox.drivers import BOARDS, DRIVERS
-from translator.observe import observe
-from translator.save import add, remove
-from translator.subjects import parts_of
+from translator.live.observe import observe
+from translator.planning.subjects import parts_of
 from translator.topology import PRIMARY
 
 if TYPE_CHECKING:
@@ -328,7 +328,7 @@ def test_the_document_follows(start: Start, disk: Callable[..., str]) -> None:
     )
 
     async def scenario() -> None:
-        from translator.attach import Given, attach, detach
+        from translator.hotplug.attach import Given, attach, detach
 
         async with start(ADAPTER) as host:
             saved = document

@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 import translator
 from tests.conftest import FIXTURES
 from tests.test_apply import DOMID, plan_of
-from translator import journal
 from translator.errors import HostError, RollbackError
 from translator.hosts.sandbox import Sandbox
-from translator.journal import Intent
-from translator.state import State, key_of
+from translator.saga import journal
+from translator.saga.journal import Intent
+from translator.saga.state import State, key_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable
@@ -192,7 +192,7 @@ def test_a_full_disk_is_found_out_before_anything_is_touched(
                 def full(descriptor: int, data: Any) -> int:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-                monkeypatch.setattr("translator.state._write_all", full)
+                monkeypatch.setattr("translator.saga.state._write_all", full)
             else:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
             events: list[object] = []

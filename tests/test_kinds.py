@@ -12,10 +12,10 @@ import pytest
 import translator
 from tests.conftest import FIXTURES
 from tests.servers import Qemu, require
-from translator import render
 from translator.errors import HostError
-from translator.models import DEVICE_KINDS
-from translator.observe import observe
+from translator.live.observe import observe
+from translator.output import render
+from translator.registry.models import DEVICE_KINDS
 
 if TYPE_CHECKING:
     from pathlib import Path

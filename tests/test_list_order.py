@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from translator.list_order import in_list_order
+from translator.placing.list_order import in_list_order
 
 Part = tuple[int | None, bool]
 

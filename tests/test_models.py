@@ -13,15 +13,18 @@ from lxml import etree
 import translator
 from tests.conftest import FIXTURES, PROJECT
 from tests.servers import Qemu, QemuArm, QemuPpc, require
-from translator import manual, registry
-from translator.capabilities import Kind, capabilities
-from translator.drivers import KnownDrivers
 from translator.errors import HostError
 from translator.families import by_name, families
 from translator.families.usb.reading import INPUTS
 from translator.hosts.qmp import Qmp
-from translator.knobs import groups, knobs_of
-from translator.models import (
+from translator.live.drivers import KnownDrivers
+from translator.live.probe import ask, differences
+from translator.placing.pci import BOARDS
+from translator.registry import manual
+from translator.registry import rows as registry
+from translator.registry.capabilities import Kind, capabilities
+from translator.registry.knobs import groups, knobs_of
+from translator.registry.models import (
     CANONICAL,
     DEVICE_KINDS,
     DRIVERS,
@@ -33,8 +36,6 @@ from translator.models import (
     hot_plugs,
     machine_row,
 )
-from translator.pci import BOARDS
-from translator.probe import ask, differences
 from translator.units import UnitModel, drives
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ def test_the_schemas_have_a_word_for_every_row() -> None:
 
 def test_the_manual_is_the_registrys() -> None:
     written = (PROJECT / "docs/models.md").read_text(encoding="utf-8")
-    assert written == manual.manual(), "write it again: python -m translator.manual > docs/models.md"
+    assert written == manual.manual(), "write it again: python -m translator.registry.manual > docs/models.md"
 
 
 def test_the_manual_has_every_row_and_every_property() -> None:

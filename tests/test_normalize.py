@@ -13,15 +13,15 @@ import translator
 from tests import corpus
 from tests.conftest import FIXTURES, cases
 from tests.domains import random_domain
-from translator.normalize import normalize
-from translator.spans import span_of
-from translator.validate import validate
+from translator.document.normalize import normalize
+from translator.document.spans import span_of
+from translator.document.validate import validate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from translator.plan import Plan
+    from translator.planning.plan import Plan
 
 # what may become USB devices or controllers, PCI controllers because USB's may need a bus of their own
 _SUBJECTS = frozenset(

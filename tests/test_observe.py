@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import translator
 from tests.test_apply import DOMID, bench, host_devices, plan_of, run
-from translator import render
 from translator.hosts.sandbox import Sandbox
 from translator.hosts.sysfs import Sysfs
 from translator.hosts.usbids import names_of
 from translator.hosts.xenstore import Xenstore
-from translator.observe import observe
-from translator.plan import SysfsWrites, XenstoreOp
+from translator.hotplug.watch import observations
+from translator.live.observe import observe
+from translator.output import render
+from translator.planning.plan import SysfsWrites, XenstoreOp
 from translator.topology import HostDevice
-from translator.watch import observations
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,7 @@ from tests import corpus, families_oracle, oracle
 from tests.differences import rule_of
 from tests.domains import random_domain
 from tests.servers import require
-from translator.normalize import normalize
+from translator.document.normalize import normalize
 
 if TYPE_CHECKING:
     from collections.abc import Callable

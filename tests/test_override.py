@@ -12,10 +12,10 @@ import pytest
 import translator
 from tests.conftest import FIXTURES
 from tests.servers import Qemu, require
-from translator import render
-from translator.drivers import Property
+from translator.document.normalize import normalize
 from translator.hosts.sandbox import Sandbox
-from translator.normalize import normalize
+from translator.live.drivers import Property
+from translator.output import render
 
 if TYPE_CHECKING:
     from pathlib import Path

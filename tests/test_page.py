@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import FIXTURES
 from tests.test_review import HOSTILE, compared, hostile, told
-from translator.review import Compared
+from translator.comparison.review import Compared
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,13 +9,13 @@ import msgspec
 import pytest
 
 import translator
-from translator.domain import PciDemand
+from translator.document.domain import PciDemand
 from translator.errors import DocumentError
-from translator.pci import BOARDS, Misplaced, Placed, place
-from translator.plan import QmpCommand
+from translator.placing.pci import BOARDS, Misplaced, Placed, place
+from translator.planning.plan import QmpCommand
 
 if TYPE_CHECKING:
-    from translator.domain import PciPlug
+    from translator.document.domain import PciPlug
 
 XHCI = "<controller type='usb' model='qemu-xhci'/>"
 PIIX3 = "<controller type='usb' model='piix3-uhci'/>"

@@ -13,8 +13,8 @@ from lxml import etree
 
 import translator
 from tests.conftest import FIXTURES, cases
-from translator import picture
-from translator.subjects import subject
+from translator.output import picture
+from translator.planning.subjects import subject
 
 if TYPE_CHECKING:
     from pathlib import Path

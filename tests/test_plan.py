@@ -14,10 +14,10 @@ import pytest
 
 import translator
 from tests.conftest import FIXTURES, PROJECT, cases
-from translator import render
-from translator.models import CANONICAL, MODELS, NAMES, ControllerKind
-from translator.placeholders import PLACEHOLDER
-from translator.plan import LaunchOption, QmpCommand, Transaction
+from translator.output import render
+from translator.planning.placeholders import PLACEHOLDER
+from translator.planning.plan import LaunchOption, QmpCommand, Transaction
+from translator.registry.models import CANONICAL, MODELS, NAMES, ControllerKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable

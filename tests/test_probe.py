@@ -18,19 +18,20 @@ from tests.conftest import PROJECT
 from tests.servers import Qemu, require
 from tests.test_cli import translator as command
 from tests.test_models import NOT_ON_PCS
-from translator import registry, render
-from translator.drivers import LARGEST, KnownDrivers, Property
 from translator.errors import HostError
 from translator.hosts.qmp import Qmp
 from translator.hosts.sandbox import Sandbox
-from translator.plan import Plan, QmpCommand
-from translator.probe import ask, compare, survey
+from translator.live.drivers import LARGEST, KnownDrivers, Property
+from translator.live.probe import ask, compare, survey
+from translator.output import render
+from translator.planning.plan import Plan, QmpCommand
+from translator.registry import rows as registry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
     from pathlib import Path
 
-    from translator.plan import Step
+    from translator.planning.plan import Step
     from translator.topology import Value
 
 DOCUMENT = b"""<domain type='kvm'>

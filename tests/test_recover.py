@@ -20,13 +20,13 @@ from tests.crashes import Crasher
 from tests.scenes import ACTIONS, ONE, TEN, Scene, looks, scene, split_scene
 from tests.servers import Backend, CXenStored, Qemu, make_domain, require
 from tests.test_apply import DOMID, Bench, bench, host_devices, plan_of, run
-from translator import apply as applying
 from translator.errors import HostError, OutcomeUnknown, RollbackError
-from translator.host import Performer
 from translator.hosts.xenstore import Xenstore
-from translator.journal import Journal
-from translator.plan import SysfsWrites, XenstoreOp
-from translator.state import State
+from translator.live import apply as applying
+from translator.live.host import Performer
+from translator.planning.plan import SysfsWrites, XenstoreOp
+from translator.saga.journal import Journal
+from translator.saga.state import State
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
     from tests.crashes import Way, When
     from tests.servers import Server
-    from translator.journal import Outcome
-    from translator.outcome import StepEvent
-    from translator.plan import Action
+    from translator.planning.plan import Action
+    from translator.saga.journal import Outcome
+    from translator.saga.outcome import StepEvent
 
 __all__ = ["bench"]  # a fixture
 
@@ -305,7 +305,7 @@ def test_after_the_host_was_started_anew_nothing_is_ours(
         async with scene(bench, tmp_path / "state") as host, Crasher() as crasher:
             assert (await crasher.run(host.bench, "apply", TEN, die=(9, "after"))).code == -9
             before = await host.looks()
-            monkeypatch.setattr("translator.recover.boot_id", lambda: "another run")
+            monkeypatch.setattr("translator.saga.recover.boot_id", lambda: "another run")
             (recovered,) = await host.recover()
             assert (recovered.whereabouts, recovered.steps) == ("rebooted", ())
             assert await host.looks() == before

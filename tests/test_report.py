@@ -14,8 +14,8 @@ from lxml import etree
 
 from tests.conftest import FIXTURES, PROJECT
 from translator.catalog import CATALOG, markdown
-from translator.ci import DOCUMENTS, Run, fingerprints, github, gitlab, junit, sarif
 from translator.errors import Diagnostic
+from translator.output.ci import DOCUMENTS, Run, fingerprints, github, gitlab, junit, sarif
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -17,14 +17,14 @@ from lxml import etree
 
 import translator
 from tests.conftest import FIXTURES, PROJECT, cases
-from translator import review
 from translator.cli import pairs
 from translator.cli.report import Report
+from translator.comparison import review
+from translator.comparison.review import Compared, Review
 from translator.hosts.qmp import Qmp
 from translator.hosts.sandbox import Sandbox
 from translator.hosts.xenstore import Xenstore
-from translator.plan import XenstoreOp
-from translator.review import Compared, Review
+from translator.planning.plan import XenstoreOp
 
 if TYPE_CHECKING:
     from collections.abc import Callable

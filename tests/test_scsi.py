@@ -10,9 +10,9 @@ import pytest
 
 import translator
 from tests.servers import Qemu, require
-from translator import render
 from translator.errors import HostError
 from translator.hosts.scsi import find
+from translator.output import render
 from translator.topology import ScsiHost
 
 if TYPE_CHECKING:

@@ -11,14 +11,14 @@ import translator
 from tests.conftest import FIXTURES, cases
 from tests.servers import Qemu, require
 from tests.test_apply import DOMID, bench, plan_of, run
-from translator import render
-from translator.compile import compile_plan
 from translator.errors import HostError
 from translator.hosts.qmp import Qmp
-from translator.observe import Observation
-from translator.plan import LaunchOption, Transaction, Wait
-from translator.removal import removal
-from translator.subjects import subject
+from translator.live.observe import Observation
+from translator.live.removal import removal
+from translator.output import render
+from translator.planning.compile import compile_plan
+from translator.planning.plan import LaunchOption, Transaction, Wait
+from translator.planning.subjects import subject
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -25,9 +25,9 @@ from lxml import etree
 import translator
 from tests.conftest import FIXTURES, PROJECT
 from tests.corpus import place
+from translator.document.locate import Locator
+from translator.document.validate import MAX_ATTRIBUTES, MAX_TAGS, known_elements, schema_dir, validate
 from translator.errors import DocumentError, Source
-from translator.locate import Locator
-from translator.validate import MAX_ATTRIBUTES, MAX_TAGS, known_elements, schema_dir, validate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,11 +12,11 @@ import pytest
 import translator
 from tests.servers import CXenStored, OxenStored, StandIn, make_domain, require
 from tests.test_recover import Faulty
-from translator import apply as applying
 from translator.errors import HostError, RollbackError
 from translator.hosts.sandbox import Sandbox
 from translator.hosts.xenstore import Xenstore
-from translator.plan import XenstoreOp
+from translator.live import apply as applying
+from translator.planning.plan import XenstoreOp
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import translator
+from translator.hotplug.words import DeviceWord, parse_device_word, parse_selector
 from translator.topology import HostDevice
-from translator.words import DeviceWord, parse_device_word, parse_selector
 
 
 @pytest.mark.parametrize(

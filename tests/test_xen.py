@@ -19,17 +19,17 @@ import translator
 from tests.conftest import FIXTURES, cases
 from tests.servers import Backend, CXenStored, OxenStored, Qemu, make_domain, require
 from tests.test_apply import host_devices
-from translator import render
-from translator.attach import Given, attach, detach
-from translator.binding import bind
 from translator.cli import cli
 from translator.errors import HostError, RollbackError
 from translator.hosts.qmp import Qmp
 from translator.hosts.sandbox import Sandbox
 from translator.hosts.xenstore import Xenstore
 from translator.hosts.xenwire import Wire
-from translator.observe import observe
-from translator.plan import Transaction, XenstoreOp
+from translator.hotplug.attach import Given, attach, detach
+from translator.live.binding import bind
+from translator.live.observe import observe
+from translator.output import render
+from translator.planning.plan import Transaction, XenstoreOp
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence

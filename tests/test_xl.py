@@ -18,9 +18,9 @@ from tests.test_attach import everything
 from translator.cli import cli
 from translator.hosts.sandbox import Sandbox
 from translator.hosts.xenstore import Xenstore
-from translator.observe import observe
-from translator.plan import XenstoreOp
-from translator.xl import XlWordError, controller_word, device_word, usb_list
+from translator.hotplug.xl import XlWordError, controller_word, device_word, usb_list
+from translator.live.observe import observe
+from translator.planning.plan import XenstoreOp
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator

@@ -15,7 +15,7 @@ from lxml import etree
 import translator
 from tests import corpus
 from tests.conftest import PROJECT
-from translator.resolve import resolve
+from translator.placing.resolve import resolve
 from translator.xlcfg import language, to_xl, to_xml
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from tests.conftest import cases
 from tests.test_xl_corpus import flat
 from tests.test_xlcfg import VALUES, configs
 from translator.errors import DocumentError
-from translator.resolve import resolve
+from translator.placing.resolve import resolve
 from translator.xlcfg import language, to_xl, to_xml
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 import translator
 from tests.conftest import PROJECT, cases
 from translator.cli import cli
+from translator.document.save import add
 from translator.errors import DocumentError
-from translator.hotplug import Wanted
-from translator.resolve import resolve
-from translator.save import add
+from translator.hotplug.wanted import Wanted
+from translator.placing.resolve import resolve
 from translator.xlcfg import language, to_xl, to_xml
 from translator.xlcfg.usbwrite import FAMILIES
 

@@ -8,43 +8,42 @@ async with translator.Host(xenstore=..., qmp=...) as host:
 
 from __future__ import annotations
 
-import os
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, BinaryIO
-
-import msgspec
-
-from translator.compile import compile_plan
-from translator.domain import MAX_SIZE, Domain
-from translator.errors import (
-    Diagnostic,
-    DocumentError,
-    HostError,
-    OutcomeUnknown,
-    PlanError,
-    RollbackError,
-    Source,
-    TranslatorError,
-)
-from translator.plan import Basis, Plan, Step
-from translator.resolve import resolve
-from translator.steps import COLDPLUG, Coldplug
-from translator.topology import Controller, Device, Topology, check_domid
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from os import PathLike
-
-    from translator.batch import Planned, plan_many
-    from translator.blocking import BlockingHost
-    from translator.delta import Change, Delta
-    from translator.domain import SharePolicy
-    from translator.drivers import Driver
-    from translator.host import Host
-    from translator.outcome import Applied, StepEvent
-    from translator.recover import Recovered
-    from translator.topology import Layout
-    from translator.unfinished import Unfinished, UnfinishedStep
+    from translator.api import diff, load, plan
+    from translator.comparison.delta import Change, Delta
+    from translator.document.domain import Domain
+    from translator.errors import (
+        Diagnostic,
+        DocumentError,
+        HostError,
+        OutcomeUnknown,
+        PlanError,
+        RollbackError,
+        Source,
+        TranslatorError,
+    )
+    from translator.fleet.batch import Planned, plan_many
+    from translator.live.blocking import BlockingHost
+    from translator.live.host import Host
+    from translator.live.observe import Observation
+    from translator.planning.plan import (
+        Basis,
+        LaunchOption,
+        Plan,
+        QmpCommand,
+        Step,
+        SysfsWrites,
+        Transaction,
+        Wait,
+        XenstoreOp,
+    )
+    from translator.saga.outcome import Applied, StepEvent
+    from translator.saga.recover import Recovered
+    from translator.saga.unfinished import Unfinished, UnfinishedStep
+    from translator.topology import Controller, Device, DomainIdentity, HostDevice, Topology
 
 __all__ = [
     "Applied",
@@ -57,133 +56,85 @@ __all__ = [
     "Diagnostic",
     "DocumentError",
     "Domain",
+    "DomainIdentity",
     "Host",
+    "HostDevice",
     "HostError",
+    "LaunchOption",
+    "Observation",
     "OutcomeUnknown",
     "Plan",
     "PlanError",
     "Planned",
+    "QmpCommand",
     "Recovered",
     "RollbackError",
     "Source",
     "Step",
     "StepEvent",
+    "SysfsWrites",
     "Topology",
+    "Transaction",
     "TranslatorError",
     "Unfinished",
     "UnfinishedStep",
+    "Wait",
+    "XenstoreOp",
     "diff",
     "load",
     "plan",
     "plan_many",
 ]
 
-# What making a plan does without, and a command line that makes one does not wait for.
-_LATE = {
-    "Applied": "translator.outcome",
-    "BlockingHost": "translator.blocking",
-    "Change": "translator.delta",
-    "Delta": "translator.delta",
-    "Host": "translator.host",
-    "Planned": "translator.batch",
-    "Recovered": "translator.recover",
-    "StepEvent": "translator.outcome",
-    "Unfinished": "translator.unfinished",
-    "UnfinishedStep": "translator.unfinished",
-    "plan_many": "translator.batch",
+# Imported when it is asked for: nobody waits for what they do without.
+_WHERE = {
+    "Applied": "translator.saga.outcome",
+    "Basis": "translator.planning.plan",
+    "BlockingHost": "translator.live.blocking",
+    "Change": "translator.comparison.delta",
+    "Controller": "translator.topology",
+    "Delta": "translator.comparison.delta",
+    "Device": "translator.topology",
+    "Diagnostic": "translator.errors",
+    "DocumentError": "translator.errors",
+    "Domain": "translator.document.domain",
+    "DomainIdentity": "translator.topology",
+    "Host": "translator.live.host",
+    "HostDevice": "translator.topology",
+    "HostError": "translator.errors",
+    "LaunchOption": "translator.planning.plan",
+    "Observation": "translator.live.observe",
+    "OutcomeUnknown": "translator.errors",
+    "Plan": "translator.planning.plan",
+    "PlanError": "translator.errors",
+    "Planned": "translator.fleet.batch",
+    "QmpCommand": "translator.planning.plan",
+    "Recovered": "translator.saga.recover",
+    "RollbackError": "translator.errors",
+    "Source": "translator.errors",
+    "Step": "translator.planning.plan",
+    "StepEvent": "translator.saga.outcome",
+    "SysfsWrites": "translator.planning.plan",
+    "Topology": "translator.topology",
+    "Transaction": "translator.planning.plan",
+    "TranslatorError": "translator.errors",
+    "Unfinished": "translator.saga.unfinished",
+    "UnfinishedStep": "translator.saga.unfinished",
+    "Wait": "translator.planning.plan",
+    "XenstoreOp": "translator.planning.plan",
+    "diff": "translator.api",
+    "load": "translator.api",
+    "plan": "translator.api",
+    "plan_many": "translator.fleet.batch",
 }
 
+if not TYPE_CHECKING:  # which would let any name pass
 
-def __getattr__(name: str) -> Any:
-    if name in _LATE:
-        return getattr(import_module(_LATE[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        if name not in _WHERE:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(_WHERE[name]), name)
+        return value
 
-
-def load(
-    source: str | PathLike[str] | bytes | BinaryIO, *, file: str | None = None, max_size: int = MAX_SIZE
-) -> Domain:
-    """Return what a domain document says.
-
-    Args:
-        source: a path, the document's bytes, or a binary file object.
-        file: the name for diagnostics; a path's own if None.
-        max_size: the largest document that is read, in bytes.
-
-    Raises:
-        DocumentError: the document is refused, with all its faults.
-        OSError: the file cannot be read.
-        TypeError: it is text.
-    """
-    from translator.parse import parse
-    from translator.validate import validate
-
-    if isinstance(source, bytes):
-        data = source
-    elif isinstance(source, str) and source.lstrip().startswith("<"):
-        raise TypeError("a str is a path; give a document itself as bytes: text.encode()")
-    elif isinstance(source, (str, os.PathLike)):
-        with open(source, "rb") as stream:
-            data = stream.read(max_size + 1)
-        file = file or os.fspath(source)
-    else:
-        data = source.read(max_size + 1)
-        if not isinstance(data, bytes):
-            raise TypeError("the file is open for text; open it with 'rb'")
-    return parse(validate(data, file=file, max_size=max_size))
-
-
-def plan(
-    domain: Domain,
-    *,
-    domid: int | None = None,
-    layout: Layout | None = None,
-    coldplug: Coldplug = "auto",
-    usbback: bool = False,
-    device_models: SharePolicy | None = None,
-    probed: Mapping[str, Driver | None] | None = None,
-) -> Plan:
-    """Return the plan that makes a domain have what its document says.
-
-    Args:
-        domid: the running Xen domain's id; the document's own if None, and a placeholder when that has none.
-        layout: where a Xen domain's records live; libxl if None.
-        coldplug: `all` puts every emulated device on QEMU's command line, not only what cannot be hot-plugged.
-        usbback: whether the backend domain has the kernel's PVUSB backend, for controllers without a model.
-        device_models: how the controllers of a Xen HVM guest are shared out: `primary`, `single`,
-            `per-controller` or `named`; None: as the document says.
-        probed: what a QEMU was found to have, for overrides of properties that only it knows; see `translator.probe`.
-
-    Raises:
-        DocumentError: what the document says cannot be; with all its faults.
-        ValueError: an argument is none of those possible.
-    """
-    from translator.pinpoint import pinpoint, pinpointed
-
-    if coldplug not in COLDPLUG:
-        raise ValueError(f"coldplug is one of {', '.join(COLDPLUG)}, and not {coldplug!r}")
-    check_domid(domid)
-    if domid is not None:
-        domain = msgspec.structs.replace(domain, domid=domid)
-    with pinpointed(domain.data):
-        resolution = resolve(domain, layout=layout, usbback=usbback, device_models=device_models, probed=probed)
-    return compile_plan(
-        resolution.topology,
-        coldplug=coldplug,
-        untranslated=(*domain.untranslated, *resolution.untranslated),
-        diagnostics=[
-            msgspec.structs.replace(warning, file=None)
-            for warning in pinpoint((*domain.warnings, *resolution.warnings), domain.data)
-        ],
-    )
-
-
-def diff(old: Plan, new: Plan) -> Delta:
-    """Return what leads from one plan to another, by meaning: what the guest notices, and what it requires.
-
-    The order of elements, layout, names of ours and defaults that are spelled out make no difference. A plan
-    without steps is one that was observed: what a host does not tell is no difference either.
-    """
-    from translator.compare import compare
-
-    return compare(old, new)
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

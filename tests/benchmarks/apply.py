@@ -22,13 +22,13 @@ import translator
 from tests.benchmarks.figures import Figure
 from tests.servers import Backend, CXenStored, Qemu, make_domain
 from tests.test_contention import document
-from translator import state as journaling
-from translator.host import Performer
 from translator.hosts.sandbox import Sandbox
 from translator.hosts.xenstore import Xenstore
 from translator.hosts.xenwire import Wire
-from translator.state import State
-from translator.undo import roll_back
+from translator.live.host import Performer
+from translator.saga import state as journaling
+from translator.saga.state import State
+from translator.saga.undo import roll_back
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

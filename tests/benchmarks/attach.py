@@ -19,15 +19,15 @@ import translator
 from tests.benchmarks.figures import Figure
 from tests.oracle import SYSTEM_PYTHON, Libvirt
 from tests.servers import Qemu
-from translator.host import Performer
-from translator.plan import QmpCommand
-from translator.undo import roll_back
+from translator.live.host import Performer
+from translator.planning.plan import QmpCommand
+from translator.saga.undo import roll_back
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
     from translator.hosts.qmp import Qmp
-    from translator.plan import Step
+    from translator.planning.plan import Step
 
 DEVICES = 15
 ROUNDS = 9

@@ -20,7 +20,7 @@ import translator
 from tests import corpus
 from tests.benchmarks.figures import Figure
 from tests.domains import random_domain
-from translator.validate import schema_dir
+from translator.document.validate import schema_dir
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import translator
 from tests.benchmarks.figures import Figure
-from translator.resolve import resolve
+from translator.placing.resolve import resolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -18,7 +18,12 @@ atheris = import_module("atheris")
 with atheris.instrument_imports(include=["translator"]):
     # what is imported late too, or it would not be instrumented
     from tests.fuzz.document import check, mutate
-    from translator import explain, parse, pinpoint, validate  # noqa: F401
+    from translator.document import (
+        explain,  # noqa: F401
+        parse,  # noqa: F401
+        pinpoint,  # noqa: F401
+        validate,  # noqa: F401
+    )
 
 
 def one_input(data: bytes) -> None:

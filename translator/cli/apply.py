@@ -8,18 +8,18 @@ import click
 import msgspec
 
 import translator
-from translator import render
 from translator.cli import inputs, options
 from translator.cli.hosts import domid_at, host_of, run
 from translator.cli.progress import counted, progress_of, would_do
 from translator.errors import DocumentError
-from translator.escape import visible
+from translator.output import render
+from translator.output.escape import visible
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from translator.cli.options import Connecting, Journaling, Planning, Reporting
-    from translator.plan import Plan
+    from translator.planning.plan import Plan
 
 COMMIT_TIMEOUT_S = 60.0
 _OF_A_HOST = ("xenstore", "qmp", "sysfs", "name", "state", "lock_timeout")  # which the embedded one has of its own

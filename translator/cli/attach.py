@@ -32,9 +32,9 @@ def command(controller: int | None, port: str | None, no_auto_controller: bool, 
     DEVICE is a file with a fragment of domain XML (or -), or one of hostdev:1.8, hostdev:1-1.2, hostdev:046d:c52b,
     tablet, mouse, keyboard, hub, controller:MODEL,ports=N.
     """
-    from translator.attach import attach
     from translator.cli.moving import move
-    from translator.save import add
+    from translator.document.save import add
+    from translator.hotplug.attach import attach
 
     if port is not None and not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,3}){0,3}", port):
         inputs.usage(f"{port!r} is not a port, such as 2 or 2.1")

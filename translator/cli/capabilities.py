@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, get_args
 
 import click
 
-from translator import capabilities
 from translator.cli import options
 from translator.cli.inputs import usage, write
-from translator.models import XEN_MACHINES
-from translator.parse import QEMU_MACHINES
+from translator.document.parse import QEMU_MACHINES
+from translator.registry import capabilities
+from translator.registry.models import XEN_MACHINES
 from translator.topology import Guest, Hypervisor
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ def command(
     with report.document(None):
         survey = None
         if probing.probe is not None:
-            from translator import probe
             from translator.cli.hosts import with_monitor
+            from translator.live import probe
 
             survey = with_monitor(probing, probe.survey)
         if virttype == "xen":

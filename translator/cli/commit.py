@@ -9,7 +9,7 @@ import click
 from translator.cli import inputs, options
 from translator.cli.hosts import state_of
 from translator.errors import HostError, RollbackError
-from translator.escape import visible
+from translator.output.escape import visible
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 @options.reporting
 def command(domid: int | None, name: str | None, state: Path | None, reporting: Reporting) -> None:
     """Let what `apply --no-commit` has done stay."""
-    from translator.confirm import confirm, waiting
-    from translator.state import State
+    from translator.saga.confirm import confirm, waiting
+    from translator.saga.state import State
 
     report = reporting.report()
     with report.document(None):

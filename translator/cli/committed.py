@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 import translator
-from translator import review
 from translator.cli import inputs
+from translator.comparison import review
 from translator.errors import EXIT_DIFFERENT, Diagnostic, PlanError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from translator.cli.options import Planning
     from translator.cli.report import Report
-    from translator.plan import Plan
+    from translator.planning.plan import Plan
 
 SUFFIX = ".plan.json"
 _DOCUMENTS = (".xml", ".cfg")

@@ -26,7 +26,7 @@ def command(
 ) -> None:
     """Put an xl.cfg into domain XML, or domain XML into an xl.cfg, and tell what there are no words for."""
     from translator import xlcfg
-    from translator.validate import is_config
+    from translator.document.validate import is_config
 
     report = reporting.report()
     name, data = inputs.single_document(file, "convert", report, max_size)

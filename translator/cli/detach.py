@@ -25,8 +25,8 @@ def command(force: bool, moving: Moving) -> None:
     DEVICE is an id in QEMU or an alias, a port such as 1:2, controller:1, or what it was attached by: a word or a
     file with a fragment of domain XML. What stands on a controller or a hub goes with it.
     """
-    from translator.attach import detach
     from translator.cli.moving import move
-    from translator.save import remove
+    from translator.document.save import remove
+    from translator.hotplug.attach import detach
 
     move(moving, partial(detach, force=force), remove, verb="detach", done="detached")

@@ -10,16 +10,16 @@ import click
 import msgspec
 
 import translator
-from translator import review
 from translator.cli import inputs, options, pairs
 from translator.cli.options import Planning
 from translator.cli.pairs import Pair
 from translator.cli.sources import holds_many, why
 from translator.cli.work import Blob, Item, Outcome, Session, planned
-from translator.compare import foreign, lacking
-from translator.delta import Delta
+from translator.comparison import review
+from translator.comparison.compare import foreign, lacking
+from translator.comparison.delta import Delta
+from translator.comparison.review import Compared, Review
 from translator.errors import EXIT_DIFFERENT
-from translator.review import Compared, Review
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from translator.cli.options import Connecting, Jobs, Reporting
     from translator.cli.report import Report
     from translator.cli.work import Told
-    from translator.delta import Change
-    from translator.plan import Plan
+    from translator.comparison.delta import Change
+    from translator.planning.plan import Plan
 
 
 @click.command(
@@ -197,7 +197,7 @@ class Comparison(msgspec.Struct, frozen=True):
 def _live(session: Session, comparison: Comparison, file: str, connecting: Connecting) -> Iterator[Compared]:
     """Yield what leads from a running domain to the document."""
     from translator.cli.hosts import domid_at, host_of, run
-    from translator.observe import observe
+    from translator.live.observe import observe
 
     blob = Blob(*inputs.single(file, "diff --live", session.report, comparison.max_size))
     found: list[Compared] = []

@@ -9,14 +9,14 @@ import click
 
 from translator.cli import inputs, options
 from translator.cli.hosts import domain_at, host_of, run
-from translator.escape import visible
+from translator.output.escape import visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from translator.cli.options import Journaling, Reaching, Reporting
-    from translator.follow import Event, Followed
-    from translator.plan import Plan
+    from translator.hotplug.follow import Event, Followed
+    from translator.planning.plan import Plan
 
 
 @click.command(
@@ -64,8 +64,8 @@ def command(
     report.exit()
 
     async def work() -> None:
-        from translator.follow import follow, followed_of
         from translator.hosts.uevents import POLL_S
+        from translator.hotplug.follow import follow, followed_of
 
         async with host_of(connecting, journaling) as host:
             identity = plan.topology.domain if plan else None
@@ -91,8 +91,8 @@ def command(
 
 def _asked(devices: Sequence[str]) -> tuple[Followed, ...]:
     """Return the devices that the words name."""
-    from translator.follow import Followed, check
-    from translator.words import parse_device_word
+    from translator.hotplug.follow import Followed, check
+    from translator.hotplug.words import parse_device_word
 
     asked = []
     for word in devices:

@@ -12,13 +12,13 @@ import click
 import translator
 from translator.cli import inputs, options
 from translator.cli.hosts import host_of, run
-from translator.domain import MAX_SIZE
+from translator.document.domain import MAX_SIZE
 from translator.errors import HostError
 
 if TYPE_CHECKING:
     from translator.cli.options import Journaling, Reaching, Reporting
     from translator.cli.report import Report
-    from translator.domain import Domain
+    from translator.document.domain import Domain
 
 
 @click.command("hook", epilog=options.examples("translator hook guest prepare begin - <guest.xml"))
@@ -61,7 +61,7 @@ def _domain(name: str) -> Domain:
 
 def _on_host(domain: Domain, operation: str, report: Report, connecting: Reaching, journaling: Journaling) -> None:
     async def work() -> None:
-        from translator.hook import release, started
+        from translator.hotplug.hook import release, started
 
         async with host_of(connecting, journaling) as host:
             assert host.state is not None, "a command keeps its journals"

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
     from translator.cli.options import Connecting, Journaling, Probing
-    from translator.drivers import Driver, KnownDrivers
     from translator.errors import Diagnostic
     from translator.hosts.qmp import Qmp
-    from translator.plan import Plan
+    from translator.live.drivers import Driver, KnownDrivers
+    from translator.planning.plan import Plan
 
 Answer = TypeVar("Answer")
 
@@ -67,8 +67,8 @@ def with_monitor(probing: Probing, ask: Callable[[Qmp, KnownDrivers], Awaitable[
     """
     import asyncio
 
-    from translator.drivers import KnownDrivers
     from translator.hosts.qmp import Qmp
+    from translator.live.drivers import KnownDrivers
 
     async def work() -> Answer:
         assert probing.probe is not None
@@ -83,14 +83,14 @@ def with_monitor(probing: Probing, ask: Callable[[Qmp, KnownDrivers], Awaitable[
 
 def drivers_at(probing: Probing) -> Mapping[str, Driver | None]:
     """Return what the QEMU that --probe names has of the registry's drivers."""
-    from translator.probe import survey
+    from translator.live.probe import survey
 
     return with_monitor(probing, survey).drivers
 
 
 def compare(made: Plan, probing: Probing) -> tuple[Diagnostic, ...]:
     """Return what the QEMU that --probe names would do otherwise than the plan expects; see `probe.compare`."""
-    from translator import probe
+    from translator.live import probe
 
     return with_monitor(probing, lambda monitor, known: probe.compare(made.steps, monitor, known))
 
@@ -99,15 +99,15 @@ async def domid_at(host: translator.Host, connecting: Connecting, domid: int | N
     """Return the id of the domain that --name names, or the one given."""
     if None not in (domid, connecting.name):
         usage("--domid and --name both say which domain is meant: take one of them")
-    from translator.binding import domid_of
+    from translator.live.binding import domid_of
 
     return domid if connecting.name is None else await domid_of(host, connecting.name)
 
 
 async def domain_at(host: translator.Host, connecting: Connecting, domain: str) -> int | None:
     """Return the id of the Xen domain of that id, name or UUID; None for the QEMU that --qmp alone names."""
-    from translator.attach import find_domain
     from translator.errors import HostError
+    from translator.hotplug.attach import find_domain
 
     if connecting.qmp and _xenstore(connecting) is None and not domain.isdigit():
         seen = (await host.observe()).domain

@@ -11,8 +11,8 @@ import msgspec
 
 import translator
 from translator.cli.sources import Input, below, is_archive, is_url, read, why
-from translator.domain import MAX_SIZE
-from translator.plan import is_plan
+from translator.document.domain import MAX_SIZE
+from translator.planning.plan import is_plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from translator.cli.options import Planning
     from translator.cli.report import Report
-    from translator.drivers import Driver
-    from translator.plan import Plan
+    from translator.live.drivers import Driver
+    from translator.planning.plan import Plan
 
 
 def documents(files: Iterable[str], report: Report, max_size: int = MAX_SIZE) -> Iterator[tuple[str, bytes]]:

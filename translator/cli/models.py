@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, get_args
 
 import click
 
-from translator import registry
 from translator.cli import options
 from translator.cli.inputs import usage, write
+from translator.registry import rows as registry
 from translator.topology import Type
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from translator.cli.options import Probing, Reporting
-    from translator.manual import Selection
-    from translator.models import DeviceKind, Model
+    from translator.registry.manual import Selection
+    from translator.registry.models import DeviceKind, Model
 
 FAMILIES = tuple(dict.fromkeys(row.family for row in registry.rows()))
 VERSIONS = tuple(sorted({row.kind.version for row in registry.models() if row.kind.version is not None}))
@@ -54,7 +54,7 @@ def command(
     A NAME is a model's, a device kind's or a QEMU driver's. With --probe, print which of them a running QEMU has,
     and in what it differs from the registry.
     """
-    from translator import manual
+    from translator.registry import manual
 
     selection = _named(names)
     devices = selection.devices if type is None and version is None else ()  # only a model has those
@@ -91,8 +91,8 @@ def command(
 
 def _probed(probing: Probing, selection: Selection, format: str) -> str:
     from translator.cli.hosts import with_monitor
-    from translator.probe import survey
-    from translator.survey import FORMATS
+    from translator.live.probe import survey
+    from translator.live.survey import FORMATS
 
     if format not in FORMATS:
         usage(f"what a QEMU has is not printed as {format}")
@@ -103,7 +103,7 @@ def _named(names: tuple[str, ...]) -> Selection:
     """Return the rows that have one of the names, in the order of the names; all for none."""
     from difflib import get_close_matches
 
-    from translator.manual import Selection, everything
+    from translator.registry.manual import Selection, everything
 
     if not names:
         return everything()

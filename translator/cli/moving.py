@@ -9,18 +9,18 @@ import click
 from translator.cli import inputs
 from translator.cli.hosts import domain_at, host_of, run
 from translator.cli.progress import progress_of, would_do
-from translator.escape import visible
+from translator.output.escape import visible
 from translator.topology import Controller
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
-    from translator.attach import Given, Moved
     from translator.cli.options import Moving
     from translator.cli.report import Report
-    from translator.growing import Part
-    from translator.hotplug import Wanted
+    from translator.hotplug.attach import Given, Moved
+    from translator.hotplug.growing import Part
+    from translator.hotplug.wanted import Wanted
 
 
 def move(
@@ -29,8 +29,8 @@ def move(
     """Let the devices come or go, and tell which did.
 
     Args:
-        work: `translator.attach.attach` or `detach`, with the arguments that are its own.
-        change: what does the same to a document: `translator.save.add` or `remove`.
+        work: `translator.hotplug.attach.attach` or `detach`, with the arguments that are its own.
+        change: what does the same to a document: `translator.document.save.add` or `remove`.
         verb: the command's name.
         done: the verb of what is done.
     """
@@ -88,7 +88,7 @@ class _Saved:
 
 def _given(devices: Sequence[str], verb: str, report: Report, max_size: int) -> list[Given]:
     """Return words as they are, and files as their bytes: `-`, and what has a slash or ends in .xml."""
-    from translator.attach import Given
+    from translator.hotplug.attach import Given
 
     given = []
     for device in devices:

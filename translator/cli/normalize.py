@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from translator.cli import inputs, options
-from translator.normalize import normalize
+from translator.document.normalize import normalize
 
 if TYPE_CHECKING:
     from pathlib import Path

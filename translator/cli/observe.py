@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 import click
 
 import translator
-from translator import render
 from translator.cli import inputs, options
 from translator.cli.hosts import domid_at, host_of, run
 from translator.errors import EXIT_HOST
+from translator.output import render
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from translator.cli.options import Reaching, Reporting
     from translator.hosts.sysfs import Sysfs
-    from translator.observe import Observation
+    from translator.live.observe import Observation
 
 
 @click.command(
@@ -55,8 +55,8 @@ def command(
         return render.observed(seen, names_of([one.host for one in seen.topology.devices if one.host], sysfs))
 
     async def work() -> None:
-        from translator.observe import observe
-        from translator.watch import observations
+        from translator.hotplug.watch import observations
+        from translator.live.observe import observe
 
         async with host_of(connecting) as host:
             number = await domid_at(host, connecting, domid)

@@ -11,9 +11,9 @@ import click
 import msgspec
 from click.core import ParameterSource
 
-from translator.ci import DOCUMENTS
 from translator.cli.report import LINES, Report, colored
-from translator.domain import MAX_SIZE
+from translator.document.domain import MAX_SIZE
+from translator.output.ci import DOCUMENTS
 from translator.topology import DOMID_MAX
 
 if TYPE_CHECKING:

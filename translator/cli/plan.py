@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from translator import render
 from translator.cli import inputs, options
 from translator.cli.options import Planning, Probing
 from translator.cli.work import Outcome, Session, planned
+from translator.output import render
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from translator.cli.options import Jobs, Reporting
     from translator.cli.work import Blob
-    from translator.drivers import Driver
     from translator.errors import Diagnostic
-    from translator.plan import Plan
+    from translator.live.drivers import Driver
+    from translator.planning.plan import Plan
 
 
 @click.command(
@@ -179,7 +179,7 @@ def _has_usbback(sysfs: Path | None) -> bool:
 
 def _bound(plan: Plan, sysfs: Path) -> Plan:
     """Return the plan with the devices that its selectors name on that host."""
-    from translator.binding import bind_host_devices
     from translator.hosts.sysfs import Sysfs
+    from translator.live.binding import bind_host_devices
 
     return bind_host_devices(plan, Sysfs(sysfs), {})

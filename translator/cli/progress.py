@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
-from translator.escape import visible
+from translator.output.escape import visible
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sized
 
     from translator.cli.options import Progress as Form
-    from translator.outcome import StepEvent
-    from translator.plan import Step
+    from translator.planning.plan import Step
+    from translator.saga.outcome import StepEvent
 
 _WORDS = {"begin": "…", "undo": "undoing", "stuck": "STUCK"}
 

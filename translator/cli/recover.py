@@ -12,15 +12,15 @@ from translator.cli import inputs, options
 from translator.cli.hosts import run, state_of
 from translator.cli.progress import counted, progress_of
 from translator.errors import EXIT_DIRTY
-from translator.escape import visible
+from translator.output.escape import visible
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from translator.cli.options import Progress, Reporting
-    from translator.recover import Recovered
-    from translator.state import Found
-    from translator.unfinished import Unfinished, UnfinishedStep
+    from translator.saga.recover import Recovered
+    from translator.saga.state import Found
+    from translator.saga.unfinished import Unfinished, UnfinishedStep
 
 
 @click.command(
@@ -48,9 +48,9 @@ def command(
     reporting: Reporting,
 ) -> None:
     """Take back, or finish, what killed applies have left; --domid: only those of one Xen domain."""
-    from translator.recover import recover
-    from translator.state import State
-    from translator.unfinished import unfinished
+    from translator.saga.recover import recover
+    from translator.saga.state import State
+    from translator.saga.unfinished import unfinished
 
     if rollback + resume + listing > 1:
         inputs.usage("--rollback, --resume and --list: take one of them")

@@ -15,7 +15,7 @@ import click
 import msgspec
 
 from translator.cli import cli
-from translator.escape import code, markup
+from translator.output.escape import code, markup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, TextIO
 import click
 import msgspec
 
-from translator.ci import DOCUMENTS, Run, github
 from translator.errors import (
     EXIT_DIRTY,
     EXIT_HOST,
@@ -24,7 +23,8 @@ from translator.errors import (
     RollbackError,
     TranslatorError,
 )
-from translator.escape import visible
+from translator.output.ci import DOCUMENTS, Run, github
+from translator.output.escape import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from translator.build import build
 from translator.cli import inputs
 from translator.errors import EXIT_USAGE, Diagnostic
+from translator.fleet.build import build
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import msgspec
 
-from translator.plan import is_plan
+from translator.planning.plan import is_plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

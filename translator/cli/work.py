@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from translator.cli import inputs
 from translator.cli.sources import Input, is_url
 from translator.errors import Diagnostic, HostError, TranslatorError
-from translator.plan import is_plan
+from translator.planning.plan import is_plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from translator.cli.options import Jobs
     from translator.cli.report import Report
     from translator.cli.since import Since
-    from translator.plan import Plan
+    from translator.planning.plan import Plan
 
 EXIT_INTERRUPTED = 130  # as of a program that the signal ended
 
@@ -220,7 +220,7 @@ class Session:
         if self.jobs.scheduler is not None:
             yield from self._on_cluster(self.jobs.scheduler, context, items)
         elif self.jobs.jobs > 1:
-            from translator.batch import in_order, process_pool, result_of
+            from translator.fleet.batch import in_order, process_pool, result_of
 
             pool = self._stack.enter_context(process_pool(self.jobs.jobs))
             for _, future in in_order(lambda chunk: pool.submit(do_chunk, self.task, context, chunk), items):
@@ -232,8 +232,8 @@ class Session:
     def _on_cluster(self, address: str, context: bytes | None, items: Iterable[Item]) -> Iterator[Outcome]:
         import logging
 
-        from translator import fleet
-        from translator.batch import in_order
+        from translator.fleet import cluster as fleet
+        from translator.fleet.batch import in_order
 
         # dask tells of what it overcomes, and with a traceback of what ends the run
         logging.disable(logging.CRITICAL)

@@ -9,7 +9,7 @@ import click
 from translator.cli import options
 from translator.cli.hosts import host_of, run
 from translator.cli.inputs import usage, write
-from translator.xl import XlWordError
+from translator.hotplug.xl import XlWordError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -58,7 +58,7 @@ def usbctrl_attach(call: Call, domain: str, words: tuple[str, ...]) -> None:
     """Create a USB controller for a domain."""
 
     async def work(host: translator.Host, domid: int) -> None:
-        from translator.xl import controller_word
+        from translator.hotplug.xl import controller_word
 
         layout = call.connecting.layout
         guest = (await host.observe(domid=domid, layout=layout)).domain.guest
@@ -94,7 +94,7 @@ def usbctrl_detach(call: Call, domain: str, devid: int) -> None:
 @click.pass_obj
 def usbdev_attach(call: Call, domain: str, words: tuple[str, ...]) -> None:
     """Attach a USB device of the host to a domain."""
-    from translator.xl import device_word
+    from translator.hotplug.xl import device_word
 
     try:
         word, place = device_word(words)
@@ -102,7 +102,7 @@ def usbdev_attach(call: Call, domain: str, words: tuple[str, ...]) -> None:
         usage(str(error))
 
     async def work(host: translator.Host, domid: int) -> None:
-        from translator.attach import Given, attach
+        from translator.hotplug.attach import Given, attach
 
         await attach(host, [Given(word)], domid=domid, layout=call.connecting.layout, place=place)
 
@@ -130,8 +130,8 @@ def usb_list(call: Call, domain: str) -> None:
     """List a domain's USB controllers and devices; with --layout rfc7 as the series of 2014 did."""
 
     async def work(host: translator.Host, domid: int) -> None:
-        from translator.observe import observe
-        from translator.xl import usb_list, usb_list_2014
+        from translator.hotplug.xl import usb_list, usb_list_2014
+        from translator.live.observe import observe
 
         layout = call.connecting.layout
         # where the records of that series do not tell a port, QEMU does
@@ -170,7 +170,7 @@ def usb_detach(call: Call, domain: str, device: str) -> None:
 
 
 def _specifier(device: str) -> str:
-    from translator.xl import specifier
+    from translator.hotplug.xl import specifier
 
     try:
         return specifier(device)
@@ -183,7 +183,7 @@ def _on(call: Call, domain: str, work: Callable[[translator.Host, int], Awaitabl
     report = call.reporting.report()
 
     async def reached() -> None:
-        from translator.attach import find_domain
+        from translator.hotplug.attach import find_domain
 
         async with host_of(call.connecting, call.journaling) as host:
             await work(host, await find_domain(host, domain))

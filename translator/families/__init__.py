@@ -22,18 +22,18 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from translator.domain import ControllerElement, DeviceElement, Domain, PciAddress, PciDemand
+    from translator.document.domain import ControllerElement, DeviceElement, Domain, PciAddress, PciDemand
+    from translator.document.parse_devices import Devices
+    from translator.document.reader import Place, Reader
     from translator.findings import Findings
-    from translator.growing import Growing, Grown
     from translator.hosts.qmp import QomDevice
+    from translator.hotplug.growing import Growing, Grown
     from translator.layouts import Layout
-    from translator.models import DeviceKind, DomainKind, Model
-    from translator.parse_devices import Devices
-    from translator.pci import AddedBus, Board
-    from translator.peripherals import Peripherals
-    from translator.plan import Step
-    from translator.reader import Place, Reader
-    from translator.steps import Steps
+    from translator.placing.pci import AddedBus, Board
+    from translator.placing.peripherals import Peripherals
+    from translator.planning.plan import Step
+    from translator.planning.steps import Steps
+    from translator.registry.models import DeviceKind, DomainKind, Model
     from translator.topology import Controller, Device
 
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from translator.families import Placed
-from translator.models import NOT_XEN, X86, DeviceKind
+from translator.registry.models import NOT_XEN, X86, DeviceKind
 from translator.units import UnitFamily, UnitModel, UnitPart, by_letters, drives, undotted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from translator.domain import DeviceElement, UnitAddress
+    from translator.document.domain import DeviceElement, UnitAddress
     from translator.families import Context, Part
     from translator.hosts.qmp import QomDevice
     from translator.topology import Controller, Device, Value

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from translator.models import NOT_XEN, X86, DeviceKind, machine_row
+from translator.registry.models import NOT_XEN, X86, DeviceKind, machine_row
 from translator.units import UnitFamily, UnitModel, by_letters, drives, undotted
 
 if TYPE_CHECKING:
-    from translator.domain import DeviceElement, UnitAddress
+    from translator.document.domain import DeviceElement, UnitAddress
     from translator.families import Context
     from translator.hosts.qmp import QomDevice
-    from translator.models import DomainKind
+    from translator.registry.models import DomainKind
     from translator.topology import Controller, Device, Value
 
 # libvirt knows the models of virtual machines of VMware's and Hyper-V's; QEMU has one, and no word for it.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from translator.models import NOT_XEN
+from translator.registry.models import NOT_XEN
 from translator.units import UnitFamily, UnitModel
 
 if TYPE_CHECKING:

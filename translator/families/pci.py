@@ -11,22 +11,22 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from translator.domain import PciDemand
+from translator.document.domain import PciDemand
 from translator.families import PciPlaces, Placed
-from translator.inventory import CONTROLLER_TURN
-from translator.models import NOT_XEN, X86, Ports, machine_row
-from translator.pci import BOARDS, BUS_MODELS
+from translator.placing.inventory import CONTROLLER_TURN
+from translator.placing.pci import BOARDS, BUS_MODELS
+from translator.registry.models import NOT_XEN, X86, Ports, machine_row
 from translator.topology import PRIMARY, Controller, Family, Hypervisor
 from translator.units import UnitFamily, UnitModel, UnitPart, UnitSlot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from translator.domain import ControllerElement
+    from translator.document.domain import ControllerElement
+    from translator.document.reader import Place, Reader
     from translator.families import Context, Part
     from translator.hosts.qmp import QomDevice
-    from translator.models import DomainKind
-    from translator.reader import Place, Reader
+    from translator.registry.models import DomainKind
     from translator.topology import Value
 
 _HIGHEST_BUS = 255
@@ -46,15 +46,15 @@ class BusModel(UnitModel, frozen=True, kw_only=True):
 
     @property
     def ports(self) -> Ports:
-        """See `translator.models.Model`."""
+        """See `translator.registry.models.Model`."""
         return Ports(_slots(self.name), _slots(self.name), _slots(self.name))
 
     def features(self) -> dict[str, int | bool | tuple[str, ...] | dict[str, int] | None]:
-        """See `translator.models.Model`."""
+        """See `translator.registry.models.Model`."""
         return {"slots": {"first": BUS_MODELS[self.name].first, "last": BUS_MODELS[self.name].last}}
 
     def told(self) -> Iterator[tuple[str, str]]:
-        """See `translator.models.Model`."""
+        """See `translator.registry.models.Model`."""
         first, last = BUS_MODELS[self.name].first, BUS_MODELS[self.name].last
         yield "slots", f"{first} to {last}" if first != last else f"{last} alone"
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from translator.families.ide import ata_drives, ide_driver
-from translator.models import NOT_XEN, machine_row
+from translator.registry.models import NOT_XEN, machine_row
 from translator.units import UnitFamily, UnitModel, by_letters, drives, undotted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from translator.domain import DeviceElement, UnitAddress
+    from translator.document.domain import DeviceElement, UnitAddress
     from translator.families import Context
     from translator.hosts.qmp import QomDevice
-    from translator.models import DomainKind
+    from translator.registry.models import DomainKind
     from translator.topology import Controller, Device, Value
 
 

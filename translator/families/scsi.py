@@ -14,25 +14,25 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from translator import virtio
-from translator.domain import UnitAddress
+from translator.document.domain import UnitAddress
 from translator.families import Placed, Recorded
-from translator.models import NOT_XEN, PARAVIRTUAL, PPC, SPARC, XEN, DeviceKind
-from translator.steps import backend_of, implied, named
+from translator.placing import virtio
+from translator.planning.steps import backend_of, implied, named
+from translator.registry.models import NOT_XEN, PARAVIRTUAL, PPC, SPARC, XEN, DeviceKind
 from translator.topology import Device, ScsiHost
 from translator.units import UnitFamily, UnitModel, UnitPart, UnitSteps, by_letters, dotted, drives, undotted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from translator.domain import ControllerElement, DeviceElement
+    from translator.document.domain import ControllerElement, DeviceElement
+    from translator.document.parse_devices import Devices
+    from translator.document.reader import Place, Reader
     from translator.families import Context, FamilySteps, Part
     from translator.hosts.qmp import QomDevice
-    from translator.models import DomainKind
-    from translator.parse_devices import Devices
-    from translator.plan import Step
-    from translator.reader import Place, Reader
-    from translator.steps import Steps
+    from translator.planning.plan import Step
+    from translator.planning.steps import Steps
+    from translator.registry.models import DomainKind
     from translator.topology import Controller, Value
     from translator.units import UnitSlot
 

@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from translator import virtio
-from translator.domain import UnitAddress
-from translator.models import NOT_XEN, DeviceKind, Ports
-from translator.parse_chardev import TYPES, char_source
-from translator.reader import SIGNED_MAX
+from translator.document.domain import UnitAddress
+from translator.document.parse_chardev import TYPES, char_source
+from translator.document.reader import SIGNED_MAX
+from translator.placing import virtio
+from translator.registry.models import NOT_XEN, DeviceKind, Ports
 from translator.units import UnitFamily, UnitModel, UnitPart
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from translator.domain import DeviceElement
+    from translator.document.domain import DeviceElement
+    from translator.document.parse_devices import Devices
+    from translator.document.reader import Place, Reader
     from translator.families import Context, Part
     from translator.hosts.qmp import QomDevice
-    from translator.parse_devices import Devices
-    from translator.reader import Place, Reader
     from translator.topology import Controller, Device, ElementKind, Value
     from translator.units import UnitSlot
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from translator.models import PARAVIRTUAL, XEN
-from translator.reader import SIGNED_MAX
+from translator.document.reader import SIGNED_MAX
+from translator.registry.models import PARAVIRTUAL, XEN
 from translator.units import UnitFamily, UnitModel
 
 if TYPE_CHECKING:
+    from translator.document.reader import Place, Reader
     from translator.families import Context
-    from translator.models import DomainKind
-    from translator.reader import Place, Reader
+    from translator.registry.models import DomainKind
     from translator.topology import Value
 
 # xl.cfg's words. Source: xlu_cfg_get_bounded_long in parse_config_data (tools/xl/xl_parse.c).

@@ -26,7 +26,7 @@ from translator.hosts.xenwire import DIRECTORY_PART, Changes, Refusal, Wire, ope
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
-    from translator.plan import XenstoreOp
+    from translator.planning.plan import XenstoreOp
 
 ATTEMPTS: Final = 32  # how often a conflicting transaction is tried before the conflict is reported
 VALUE_BYTES: Final = 2048  # oxenstored's limit; the C daemon takes 4096 less the path

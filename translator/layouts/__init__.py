@@ -14,8 +14,8 @@ import msgspec
 from translator.topology import Type
 
 if TYPE_CHECKING:
-    from translator.models import Ports
-    from translator.plan import Action
+    from translator.planning.plan import Action
+    from translator.registry.models import Ports
     from translator.topology import Controller, Device, DomainIdentity, ElementKind, HostDevice, Value
     from translator.topology import Layout as LayoutName
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from translator.layouts import Recorded
 from translator.layouts.libxl import TOOLSTACK, domid_of, emptied, guards, nodes_of, parents
-from translator.plan import Transaction, XenstoreOp
+from translator.planning.plan import Transaction, XenstoreOp
 from translator.topology import DEVICE_MODEL_NAME, DeviceModel
 
 if TYPE_CHECKING:

@@ -23,8 +23,8 @@ from translator.layouts import (
     ControllerRecord,
     Recorded,
 )
-from translator.models import CANONICAL, DEVICE_KINDS, ControllerKind, Ports
-from translator.plan import SysfsWrite, SysfsWrites, Transaction, Wait, XenstoreOp
+from translator.planning.plan import SysfsWrite, SysfsWrites, Transaction, Wait, XenstoreOp
+from translator.registry.models import CANONICAL, DEVICE_KINDS, ControllerKind, Ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from translator.models import DEVICE_KINDS, Ports
+from translator.registry.models import DEVICE_KINDS, Ports
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -30,8 +30,8 @@ from translator.layouts.libxl import (
     service_paths,
     unclaimed,
 )
-from translator.models import CANONICAL, ControllerKind, Ports
-from translator.plan import Transaction, XenstoreOp
+from translator.planning.plan import Transaction, XenstoreOp
+from translator.registry.models import CANONICAL, ControllerKind, Ports
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

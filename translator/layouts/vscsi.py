@@ -25,7 +25,7 @@ from translator.layouts.libxl import (
     number,
     parents,
 )
-from translator.plan import Transaction, Wait, XenstoreOp
+from translator.planning.plan import Transaction, Wait, XenstoreOp
 from translator.topology import Controller, Device, ScsiHost
 
 if TYPE_CHECKING:

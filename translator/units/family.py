@@ -6,9 +6,9 @@ import re
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
-from translator.domain import ControllerElement, DeviceElement, UnitAddress
+from translator.document.domain import ControllerElement, DeviceElement, UnitAddress
+from translator.document.reader import SIGNED_MAX
 from translator.families import Placed, Recorded
-from translator.reader import SIGNED_MAX
 from translator.topology import PRIMARY, Controller, Device
 from translator.units.models import dotted, undotted
 from translator.units.resolving import UnitPart
@@ -17,14 +17,14 @@ from translator.units.steps import UnitSteps
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from translator.domain import Domain
+    from translator.document.domain import Domain
+    from translator.document.parse_devices import Devices
+    from translator.document.reader import Place, Reader
     from translator.families import Context, FamilySteps, Part
-    from translator.growing import Growing, Grown
     from translator.hosts.qmp import QomDevice
-    from translator.models import DeviceKind, DomainKind
-    from translator.parse_devices import Devices
-    from translator.reader import Place, Reader
-    from translator.steps import Steps
+    from translator.hotplug.growing import Growing, Grown
+    from translator.planning.steps import Steps
+    from translator.registry.models import DeviceKind, DomainKind
     from translator.topology import Kind, Value
     from translator.units.models import UnitModel, UnitSlot
 

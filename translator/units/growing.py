@@ -11,22 +11,22 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from translator.domain import ControllerElement, DeviceElement, UnitAddress
+from translator.document.domain import ControllerElement, DeviceElement, UnitAddress
 from translator.errors import DocumentError, HostError, Source
 from translator.families import Context, PciPlaces
 from translator.findings import Findings
-from translator.growing import Grown
-from translator.models import machine_row
-from translator.pci import BOARDS
-from translator.peripherals import Peripherals
+from translator.hotplug.growing import Grown
+from translator.placing.pci import BOARDS
+from translator.placing.peripherals import Peripherals
+from translator.registry.models import machine_row
 from translator.units.models import dotted, undotted
 from translator.units.resolving import UnitPart
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from translator.domain import Domain
-    from translator.growing import Growing
+    from translator.document.domain import Domain
+    from translator.hotplug.growing import Growing
     from translator.topology import Controller, Device
     from translator.units.family import UnitFamily
 

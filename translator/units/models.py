@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from translator.domain import ControllerElement, DeviceElement, PciAddress, PciPlug, UnitAddress
+from translator.document.domain import ControllerElement, DeviceElement, PciAddress, PciPlug, UnitAddress
 from translator.errors import Source
-from translator.models import Model, Ports
+from translator.registry.models import Model, Ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -34,15 +34,15 @@ class UnitModel(Model, frozen=True, kw_only=True):
 
     @property
     def ports(self) -> Ports:
-        """See `translator.models.Model`."""
+        """See `translator.registry.models.Model`."""
         return self.choice or Ports(self.capacity, self.capacity, self.capacity)
 
     def features(self) -> dict[str, int | bool | tuple[str, ...] | dict[str, int] | None]:
-        """See `translator.models.Model`."""
+        """See `translator.registry.models.Model`."""
         return {"units": dict(self.limits)}
 
     def told(self) -> Iterator[tuple[str, str]]:
-        """See `translator.models.Model`."""
+        """See `translator.registry.models.Model`."""
         if self.choice is not None:
             yield "ports", f"{self.choice.least} to {self.choice.most}, {self.choice.default} when not said"
         elif self.limits:

@@ -9,20 +9,20 @@ from __future__ import annotations
 from itertools import count
 from typing import TYPE_CHECKING
 
-from translator.domain import PciDemand, UnitAddress
+from translator.document.domain import PciDemand, UnitAddress
 from translator.families import Placed
 from translator.findings import LONGEST_WORD
-from translator.inventory import CONTROLLER_TURN
-from translator.list_order import in_list_order
+from translator.placing.inventory import CONTROLLER_TURN
+from translator.placing.list_order import in_list_order
 from translator.topology import PRIMARY, Controller, Device
 from translator.units.models import UnitSlot, dotted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from translator.domain import ControllerElement, DeviceElement
+    from translator.document.domain import ControllerElement, DeviceElement
     from translator.families import Context, PciPlaces
-    from translator.peripherals import Peripheral
+    from translator.placing.peripherals import Peripheral
     from translator.topology import Value
     from translator.units.family import UnitFamily
     from translator.units.models import UnitModel

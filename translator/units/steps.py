@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from translator.plan import Step
-    from translator.steps import Steps
+    from translator.planning.plan import Step
+    from translator.planning.steps import Steps
     from translator.units.family import UnitFamily
 
 

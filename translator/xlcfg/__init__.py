@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from translator.validate import Document, judge, validate
+from translator.document.validate import Document, judge, validate
 
 if TYPE_CHECKING:
-    from translator.domain import Domain
+    from translator.document.domain import Domain
     from translator.errors import Diagnostic
     from translator.topology import Topology
     from translator.xlcfg.read import Drawn
@@ -83,9 +83,9 @@ def _checked(drawn: Drawn, data: bytes, file: str | None) -> Document:
 
 def _topology(source: Document) -> tuple[Domain, Topology]:
     """Return what a document says and what comes of it; one that means nothing sound is refused."""
-    from translator.parse import parse
-    from translator.pinpoint import pinpointed
-    from translator.resolve import resolve
+    from translator.document.parse import parse
+    from translator.document.pinpoint import pinpointed
+    from translator.placing.resolve import resolve
 
     domain = parse(source)
     with pinpointed(source.data):

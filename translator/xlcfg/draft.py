@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from lxml import etree
 
+from translator.document.locate import Locator
 from translator.errors import Source
-from translator.locate import Locator
 from translator.xlcfg.language import Text
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from lxml import etree
 
 from translator.errors import DocumentError, Source
 from translator.findings import MOST_FAULTS, told
-from translator.models import XEN_MACHINES
+from translator.registry.models import XEN_MACHINES
 from translator.xlcfg import consoles, disks, displays, hosts, language, networks, usb, usbdraw, vscsi
 from translator.xlcfg.draft import Draft
 from translator.xlcfg.language import Text, spelled

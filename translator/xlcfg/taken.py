@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from translator.locate import name_of
+from translator.document.locate import name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lxml.etree import _Element
 
+    from translator.document.locate import Locator
     from translator.errors import Diagnostic
-    from translator.locate import Locator
 
 
 class Taken:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import msgspec
 
 from translator.errors import Source
-from translator.models import CANONICAL, DEVICE_KINDS, ControllerKind
+from translator.registry.models import CANONICAL, DEVICE_KINDS, ControllerKind
 from translator.xlcfg.language import Text
 from translator.xlcfg.sheet import Kept, Sheet, lowered, shown
 

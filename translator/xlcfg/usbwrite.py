@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from translator.models import CANONICAL, MODELS, ControllerKind
+from translator.registry.models import CANONICAL, MODELS, ControllerKind
 from translator.topology import port_key
 from translator.xlcfg.usb import INPUTS, PIIX3, WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from translator.domain import ControllerElement, DeviceElement, Domain
+    from translator.document.domain import ControllerElement, DeviceElement, Domain
     from translator.errors import Source
     from translator.topology import Controller, Device, Topology
 

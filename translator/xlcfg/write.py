@@ -14,9 +14,9 @@ from translator.xlcfg.taken import Taken
 if TYPE_CHECKING:
     from lxml.etree import _Element
 
-    from translator.domain import Domain
+    from translator.document.domain import Domain
+    from translator.document.validate import Document
     from translator.topology import Topology
-    from translator.validate import Document
 
 _BOOT = {"fd": "a", "hd": "c", "cdrom": "d", "network": "n"}
 
@@ -322,9 +322,9 @@ def _with_option(name: str, entry: str, option: str) -> str:
 
 def _read_again(text: str) -> Topology:
     """Return what a file written here means."""
-    from translator.parse import parse
-    from translator.resolve import resolve
-    from translator.validate import validate
+    from translator.document.parse import parse
+    from translator.document.validate import validate
+    from translator.placing.resolve import resolve
 
     return resolve(parse(validate(text.encode()))).topology
 

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from translator.domain import ControllerElement
+from translator.document.domain import ControllerElement
+from translator.document.reader import SIGNED_MAX
 from translator.families import Placed, Recorded
 from translator.families.usb.controllers import UsbPart
 from translator.families.usb.reading import TAGS, read
 from translator.families.usb.steps import UsbSteps
-from translator.models import DEVICE_KINDS, MODELS, automatic, machine_row
-from translator.ports import DEPTH
-from translator.reader import SIGNED_MAX
+from translator.placing.ports import DEPTH
+from translator.registry.models import DEVICE_KINDS, MODELS, automatic, machine_row
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from translator.domain import DeviceElement, Domain
+    from translator.document.domain import DeviceElement, Domain
+    from translator.document.parse_devices import Devices
+    from translator.document.reader import Place, Reader
     from translator.families import Context, FamilySteps, Part
-    from translator.growing import Growing, Grown
     from translator.hosts.qmp import QomDevice
-    from translator.models import DomainKind
-    from translator.parse_devices import Devices
-    from translator.reader import Place, Reader
-    from translator.steps import Steps
+    from translator.hotplug.growing import Growing, Grown
+    from translator.planning.steps import Steps
+    from translator.registry.models import DomainKind
     from translator.topology import Controller, Device
 
 

@@ -13,19 +13,19 @@ from translator.families.usb.pci import claims, multifunction
 from translator.families.usb.placement import Placement
 from translator.families.usb.slots import Slot, companion_ports
 from translator.findings import LONGEST_WORD
-from translator.list_order import in_list_order
-from translator.models import MODELS, NAMES, automatic, brought_along, machine_row
-from translator.pci import open_slots
-from translator.ports import PortTree
+from translator.placing.list_order import in_list_order
+from translator.placing.pci import open_slots
+from translator.placing.ports import PortTree
+from translator.registry.models import MODELS, NAMES, automatic, brought_along, machine_row
 from translator.topology import PARAVIRTUAL_TYPES, PRIMARY, Companion, Controller
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from translator.domain import ControllerElement, DeviceElement, PciDemand
+    from translator.document.domain import ControllerElement, DeviceElement, PciDemand
     from translator.errors import Source
     from translator.families import Context, PciPlaces
-    from translator.models import Ports, UsbModel
+    from translator.registry.models import Ports, UsbModel
     from translator.topology import Value
 
 

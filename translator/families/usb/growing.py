@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from translator.changes import same_host_device
-from translator.choose import choose_port
+from translator.comparison.changes import same_host_device
 from translator.errors import HostError
 from translator.families.usb.seated import card_in, device_at, reader_at
-from translator.growing import Grown
-from translator.models import MODELS
-from translator.peripherals import Peripherals
-from translator.resolve import resolve
+from translator.hotplug.choose import choose_port
+from translator.hotplug.growing import Grown
+from translator.placing.peripherals import Peripherals
+from translator.placing.resolve import resolve
+from translator.registry.models import MODELS
 from translator.topology import Controller, Device, Place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from translator.choose import Seat
-    from translator.domain import ControllerElement, DeviceElement, Domain, PciPlug
-    from translator.growing import Growing
+    from translator.document.domain import ControllerElement, DeviceElement, Domain, PciPlug
+    from translator.hotplug.choose import Seat
+    from translator.hotplug.growing import Growing
     from translator.topology import ElementKind, HostDevice, Value
 
 _NODE = re.compile(r"libvirt-([0-9]{1,9})-")

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from translator.domain import PciAddress, PciDemand
-from translator.inventory import CONTROLLER_TURN
+from translator.document.domain import PciAddress, PciDemand
+from translator.placing.inventory import CONTROLLER_TURN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from translator.families.usb.slots import Slot
     from translator.findings import Findings
-    from translator.pci import Board
+    from translator.placing.pci import Board
     from translator.topology import Value
 
 # The functions of Intel's ICH9 that its USB controllers are; those of one index share a slot. libvirt knows the

@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from translator.domain import DeviceElement
+from translator.document.domain import DeviceElement
 from translator.families.usb.seated import Seat, Seated, serves, word_of
-from translator.list_order import in_list_order
-from translator.models import DEVICE_KINDS
-from translator.ports import PortError
+from translator.placing.list_order import in_list_order
+from translator.placing.ports import PortError
+from translator.registry.models import DEVICE_KINDS
 from translator.topology import port_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from translator.domain import Domain
+    from translator.document.domain import Domain
     from translator.families.usb.slots import Slot
     from translator.findings import Findings
     from translator.layouts import Layout
-    from translator.peripherals import Peripherals
+    from translator.placing.peripherals import Peripherals
     from translator.topology import Controller, Device, ElementKind, Kind
 
 INPUTS: tuple[Kind, ...] = ("tablet", "mouse", "keyboard")

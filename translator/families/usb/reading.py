@@ -5,17 +5,17 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from translator.domain import Certificates
-from translator.parse_chardev import char_source
-from translator.reader import SIGNED_MAX, Place, quoted
+from translator.document.domain import Certificates
+from translator.document.parse_chardev import char_source
+from translator.document.reader import SIGNED_MAX, Place, quoted
+from translator.hotplug.words import is_serial
 from translator.topology import HostDevice
-from translator.words import is_serial
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from translator.domain import DeviceElement
-    from translator.parse_devices import Devices
+    from translator.document.domain import DeviceElement
+    from translator.document.parse_devices import Devices
     from translator.topology import ElementKind
 
 INPUTS: Mapping[str, ElementKind] = MappingProxyType({"tablet": "tablet", "mouse": "mouse", "keyboard": "keyboard"})

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from translator.models import DEVICE_KINDS
+from translator.registry.models import DEVICE_KINDS
 from translator.topology import PRIMARY, Controller, Device, Place
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from translator.domain import DeviceElement, Domain
+    from translator.document.domain import DeviceElement, Domain
     from translator.families.usb.slots import Slot
     from translator.findings import Findings
-    from translator.peripherals import Peripherals
+    from translator.placing.peripherals import Peripherals
     from translator.topology import ElementKind
 
 _WORDS: Mapping[ElementKind, str] = {"ccid": "ccid controller", "disk": "disk", "net": "network card"}

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, NamedTuple, get_args
 
 import msgspec
 
-from translator.binding import own_drivers
 from translator.hosts.sysfs import fits
 from translator.layouts import CONNECTED, INIT_WAIT, INITIALISED, UNKNOWN, USBBACK
-from translator.models import CANONICAL, DEVICE_DRIVERS, DEVICE_KINDS, DRIVERS, ControllerKind
-from translator.placeholders import node_name
+from translator.live.binding import own_drivers
+from translator.planning.placeholders import node_name
+from translator.registry.models import CANONICAL, DEVICE_DRIVERS, DEVICE_KINDS, DRIVERS, ControllerKind
 from translator.topology import PRIMARY, Companion, Controller, Device, HostDevice, Place, XenbusState, port_key
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Records(NamedTuple):
 class UsbSeen:
     """A domain's USB.
 
-    `lacking` and `lent` are as in `translator.observe.Observation`, complete once `devices` were asked for.
+    `lacking` and `lent` are as in `translator.live.observe.Observation`, complete once `devices` were asked for.
 
     Args:
         found: the devices of all its QEMUs.

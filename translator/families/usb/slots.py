@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from translator.domain import ControllerElement, PciAddress
+from translator.document.domain import ControllerElement, PciAddress
 from translator.errors import Source
-from translator.models import MODELS, Speed, UsbModel
-from translator.ports import PortTree
+from translator.placing.ports import PortTree
+from translator.registry.models import MODELS, Speed, UsbModel
 from translator.topology import Companion
 
 # How many of its master's ports a companion serves. Source: NB_PORTS of hw/usb/hcd-uhci.h, num-ports of hcd-ohci.

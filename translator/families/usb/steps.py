@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from translator.models import DEVICE_KINDS, MODELS
-from translator.plan import QmpCommand, Step
-from translator.steps import backend_of, count, implied, named
+from translator.planning.plan import QmpCommand, Step
+from translator.planning.steps import backend_of, count, implied, named
+from translator.registry.models import DEVICE_KINDS, MODELS
 from translator.topology import PARAVIRTUAL_TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from translator.plan import Stage
-    from translator.steps import Steps
+    from translator.planning.plan import Stage
+    from translator.planning.steps import Steps
     from translator.topology import Companion, Controller, Device
 
 

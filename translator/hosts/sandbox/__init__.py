@@ -32,14 +32,14 @@ from translator.hosts.sandbox.usb import HostUsb, HostUsbDevice
 from translator.hosts.sandbox.xenstored import Connection
 from translator.hosts.scsi import find as find_scsi
 from translator.hosts.sysfs import Sysfs, fits
-from translator.plan import QmpCommand
+from translator.planning.plan import QmpCommand
 from translator.topology import PRIMARY
 from translator.topology import Guest as GuestType
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from translator.plan import Plan
+    from translator.planning.plan import Plan
     from translator.topology import HostDevice, ScsiHost
 
 __all__ = ["Guest", "HostUsbDevice", "Sandbox"]

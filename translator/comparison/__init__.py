@@ -1,0 +1,1 @@
+"""What leads from one plan to another, by meaning."""

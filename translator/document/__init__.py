@@ -1,0 +1,1 @@
+"""What a document says: its bytes checked, read and edited."""

@@ -1,0 +1,1 @@
+"""Devices that come and go while their domain runs."""

@@ -1,0 +1,1 @@
+"""A running host: what it has, what is to be done there, and who asks."""

@@ -1,0 +1,465 @@
+"""One host: its xenstored, its QEMUs and its sysfs, connected to when first needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from translator.errors import HostError, OutcomeUnknown
+from translator.planning.plan import LaunchOption, QmpCommand, SysfsWrites, Transaction, Wait
+from translator.topology import PRIMARY, check_domid
+
+if TYPE_CHECKING:
+    from asyncio import Lock
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from types import TracebackType
+
+    from translator.hosts.qmp import Qmp
+    from translator.hosts.sysfs import Sysfs
+    from translator.hosts.xenstore import Xenstore
+    from translator.hosts.xenview import View
+    from translator.live.drivers import KnownDrivers
+    from translator.planning.plan import Action, Plan, XenstoreOp
+    from translator.saga.outcome import Applied, StepEvent
+    from translator.saga.recover import Recovered
+    from translator.saga.unfinished import Unfinished
+    from translator.topology import Layout, Topology
+
+XENSTORED_SOCKET = Path("/var/run/xenstored/socket")
+TIMEOUT_S = 10.0
+
+
+class Host:
+    """A host; each part is opened on first use, opened again when it was lost, and closed at the end.
+
+    Args:
+        xenstore: xenstored's socket, or its device.
+        qmp: the monitor's socket, or one for each device model; a Xen domain's primary one is libxl's if unnamed,
+            and another one's is what the host's records say, or libxl's with its name behind it.
+        sysfs: where the host's /sys is mounted.
+        timeout_s: bounds every request and, when given, every wait; otherwise a wait's own limit holds.
+        state: where applies keep journals, locks, and what QEMUs were found to have; None for none of it. Without
+            it, nothing keeps two from working on one domain, and what a killed process left cannot be taken back.
+        lock_timeout_s: how long to wait while somebody else works on the domain.
+
+    Raises:
+        HostError: T402, two device models have one socket.
+    """
+
+    def __init__(
+        self,
+        *,
+        xenstore: str | Path = XENSTORED_SOCKET,
+        qmp: str | Path | Mapping[str, str | Path] | None = None,
+        sysfs: str | Path = "/sys",
+        timeout_s: float | None = None,
+        state: str | Path | None = None,
+        lock_timeout_s: float = TIMEOUT_S,
+    ) -> None:
+        self.state = None if state is None else Path(state)
+        self.lock_timeout_s = lock_timeout_s
+        self.xenstore_path = Path(xenstore)
+        paths = {PRIMARY: qmp} if isinstance(qmp, (str, Path)) else (qmp or {})
+        self.qmp_paths = {name: Path(path) for name, path in paths.items()}
+        owners: dict[Path, str] = {}
+        for name, path in self.qmp_paths.items():
+            if owners.setdefault(path, name) != name:
+                raise HostError(
+                    "T402",
+                    f"device models {owners[path]!r} and {name!r} are both to be reached at {path}",
+                    "each has a monitor of its own",
+                )
+        self.sysfs_root = Path(sysfs)
+        self.timeout_s = timeout_s
+        self._xenstore: Xenstore | None = None
+        self._qmps: dict[tuple[int | None, Path], Qmp] = {}  # by domid and socket
+        self._known_drivers: KnownDrivers | None = None
+        self._recorded: dict[tuple[int, str], Path] = {}  # by domid and device model
+        self._named_for: dict[str, int | None] = {}  # which domain a named socket has turned out to be of
+        self._connecting: dict[object, Lock] = {}  # by what is connected to
+
+    async def __aenter__(self) -> Host:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @property
+    def request_timeout_s(self) -> float:
+        """How long one request may take, in seconds."""
+        return TIMEOUT_S if self.timeout_s is None else self.timeout_s
+
+    async def apply(
+        self,
+        plan: Plan,
+        *,
+        prune: bool = False,
+        replace: bool = False,
+        force: bool = False,
+        dry_run: bool = False,
+        on_step: Callable[[StepEvent], None] | None = None,
+        confirm_s: float | None = None,
+        on_confirm: Callable[[float], None] | None = None,
+    ) -> Applied:
+        """Make the running domain match the plan; see `translator.live.apply.apply`.
+
+        Args:
+            prune: also remove what the plan does not name.
+            replace: let a controller take the place of another one, which the guest sees as a replug.
+            force: do not wait for guest and backend to let go of a controller.
+            dry_run: do nothing, and return the steps that would be carried out, and a plan of them. It is for this
+                host as it is now: applied to it later, it is refused (T426) when the domain has changed.
+            on_step: is told of each step as it begins and ends.
+            confirm_s: take all back again unless `translator commit` comes within so many seconds.
+            on_confirm: is told when they begin.
+        """
+        from translator.live.apply import apply
+        from translator.live.transition import Policy
+
+        policy = Policy(prune=prune, replace=replace, force=force)
+        return await apply(
+            plan,
+            self,
+            policy=policy,
+            dry_run=dry_run,
+            on_step=on_step,
+            confirm_s=confirm_s,
+            on_confirm=on_confirm,
+        )
+
+    async def attach(
+        self,
+        *devices: str | bytes,
+        domid: int | None = None,
+        layout: Layout | None = None,
+        auto_controller: bool = True,
+        dry_run: bool = False,
+        on_step: Callable[[StepEvent], None] | None = None,
+    ) -> Applied:
+        """Attach devices to the running domain; see `translator.hotplug.attach.attach`.
+
+        Args:
+            devices: each a word, such as `hostdev:1.8`, or the bytes of a fragment of domain XML.
+            domid: a Xen domain's id; None for the one QEMU that `qmp` names.
+            layout: where the domain's records live; libxl if None.
+        """
+        from translator.hotplug.attach import Given, attach
+
+        check_domid(domid)
+        given = [Given(one) for one in devices]
+        moved = await attach(
+            self,
+            given,
+            domid=domid,
+            layout=layout,
+            auto_controller=auto_controller,
+            dry_run=dry_run,
+            on_step=on_step,
+        )
+        return moved.applied
+
+    async def detach(
+        self,
+        *devices: str | bytes,
+        domid: int | None = None,
+        layout: Layout | None = None,
+        force: bool = False,
+        dry_run: bool = False,
+        on_step: Callable[[StepEvent], None] | None = None,
+    ) -> Applied:
+        """Detach devices and controllers, and all that stands on them; see `translator.hotplug.attach.detach`."""
+        from translator.hotplug.attach import Given, detach
+
+        check_domid(domid)
+        given = [Given(one) for one in devices]
+        moved = await detach(self, given, domid=domid, layout=layout, force=force, dry_run=dry_run, on_step=on_step)
+        return moved.applied
+
+    async def observe(self, *, domid: int | None = None, layout: Layout | None = None) -> Topology:
+        """Return what the running domain has: a Xen domain by its id, or the one QEMU that `qmp` names.
+
+        `layout` says where a Xen domain's records live; libxl if None.
+
+        Raises:
+            HostError: the host cannot be reached, or has no such domain.
+            ValueError: the domid is none.
+        """
+        from translator.live.observe import observe
+
+        check_domid(domid)
+        return (await observe(self, domid=domid, layout=layout)).topology
+
+    def unfinished(self) -> tuple[Unfinished, ...]:
+        """Return what applies with the same `state` have left there, or are working on; the host is not asked.
+
+        Raises:
+            HostError: T507, the directory cannot be read or trusted.
+        """
+        from translator.saga.state import State
+        from translator.saga.unfinished import unfinished
+
+        directory = State(self._journals)
+        return tuple(unfinished(directory, found) for found in directory.journals())
+
+    async def recover(
+        self, one: Unfinished, *, resume: bool = False, on_step: Callable[[StepEvent], None] | None = None
+    ) -> Recovered:
+        """Take back what a killed apply did, or finish it; see `translator.saga.recover.recover`.
+
+        The sockets are those of the apply, by its journal, and not this host's own.
+
+        Args:
+            one: what `unfinished` has returned.
+            resume: carry out what is not in effect, and take all back where that fails.
+            on_step: is told of each step as it begins and ends.
+
+        Raises:
+            HostError: T511, the journal is gone; T501, it could not be finished, and all was taken back.
+            RollbackError: something is still in between, and the journal stays.
+        """
+        from translator.saga.recover import recover
+        from translator.saga.state import State
+
+        found = next((found for found in State(self._journals).journals() if found.path == one.journal), None)
+        if found is None:
+            raise HostError("T511", f"{one.journal} is not there any more", "look again at what is unfinished")
+        if one.domain is not None:
+            await self.release(one.domain.domid)  # a monitor takes one client at a time
+        return await recover(
+            self._journals,
+            found,
+            resume=resume,
+            timeout_s=self.timeout_s,
+            lock_timeout_s=self.lock_timeout_s,
+            on_step=on_step,
+        )
+
+    @property
+    def _journals(self) -> Path:
+        if self.state is None:
+            raise ValueError("a host without a state directory keeps no journals")
+        return self.state
+
+    async def xenstore(self) -> Xenstore:
+        """Return the xenstored's client, a new one when the connection was lost."""
+        from translator.hosts.xenstore import Xenstore
+
+        async with self._one_at_a_time("xenstore"):
+            if self._xenstore is None or not self._xenstore.is_open:
+                if self._xenstore is not None:
+                    await self._xenstore.close()
+                self._xenstore = await Xenstore.connect(self.xenstore_path, timeout_s=self.request_timeout_s)
+            return self._xenstore
+
+    async def qmp(self, device_model: str, domid: int | None) -> Qmp:
+        """Return the client of a device model's monitor, a new one when the connection was lost.
+
+        Args:
+            device_model: its name in the plan.
+            domid: whose device model; libxl's own socket is taken for a Xen domain's primary one if none is named.
+        """
+        from translator.hosts.qmp import Qmp
+
+        path = self.monitor_path(device_model, domid)
+        place = domid, path
+        async with self._one_at_a_time(place):
+            if place not in self._qmps or not self._qmps[place].is_open:
+                if place in self._qmps:
+                    await self._qmps.pop(place).close()
+                self._qmps[place] = await Qmp.connect(path, timeout_s=self.request_timeout_s)
+            return self._qmps[place]
+
+    def learn_monitor(self, device_model: str, domid: int, path: str) -> None:
+        """Take the socket that the host's records have for a device model; one that was named counts for more."""
+        self._recorded[domid, device_model] = Path(path)
+
+    async def release(self, domid: int | None) -> None:
+        """Give a domain's monitors free for others; they are connected to again when next needed."""
+        for place in [place for place in self._qmps if place[0] == domid]:
+            async with self._one_at_a_time(place):
+                if place in self._qmps:
+                    await self._qmps.pop(place).close()
+
+    def _one_at_a_time(self, what: object) -> Lock:
+        """Return what keeps two from connecting to the same; a monitor that does not answer holds up no other."""
+        from asyncio import Lock  # importing a plan's stages must not cost asyncio
+
+        return self._connecting.setdefault(what, Lock())
+
+    def names_monitor(self, device_model: str) -> bool:
+        """Tell whether a socket was named for the device model."""
+        return device_model in self.qmp_paths
+
+    def monitor_path(self, device_model: str, domid: int | None) -> Path:
+        """Return the socket of a device model's monitor.
+
+        Raises:
+            HostError: T402, none is known, or it is another domain's.
+        """
+        named = self.qmp_paths.get(device_model)
+        if named is not None:
+            owner = self._named_for.setdefault(device_model, domid)
+            if owner != domid:
+                raise HostError(
+                    "T402",
+                    f"the socket {named} is that of domain {owner}, and domain {domid} is asked for",
+                    "use a Host for each domain, or leave qmp out to use libxl's own sockets",
+                )
+            return named
+        if domid is not None:
+            recorded = self._recorded.get((domid, device_model))
+            its_own = "" if device_model == PRIMARY else f"-{device_model}"
+            return recorded or Path(f"/var/run/xen/qmp-libxl-{domid}{its_own}")
+        raise HostError(
+            "T402", f"no QMP socket is known for device model {device_model!r}", f"name it: --qmp {device_model}=PATH"
+        )
+
+    @property
+    def sysfs(self) -> Sysfs:
+        """Return the host's devices."""
+        from translator.hosts.sysfs import Sysfs
+
+        return Sysfs(self.sysfs_root)
+
+    @property
+    def known_drivers(self) -> KnownDrivers:
+        """What the QEMUs that were asked have; kept in `state`."""
+        from translator.live.drivers import KnownDrivers
+
+        if self._known_drivers is None:
+            self._known_drivers = KnownDrivers(self.state)
+        return self._known_drivers
+
+    async def close(self) -> None:
+        """Close what was opened."""
+        qmps, self._qmps = self._qmps, {}
+        xenstore, self._xenstore = self._xenstore, None
+        for qmp in qmps.values():
+            await qmp.close()
+        if xenstore is not None:
+            await xenstore.close()
+
+
+class Performer:
+    """Carries out actions on one domain of a host; see `translator.saga.performer.Performer`.
+
+    Args:
+        made: xenstore directories that are ours to remove, besides those that are made from now on.
+        guards: what must hold in every transaction besides its own guards.
+        snapshot: what the decision to act was made on; the first action goes on in it if it is a transaction.
+
+    `seen` is the store as it was when the last transaction took effect, None before the first one.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        domid: int | None,
+        *,
+        made: Iterable[str] = (),
+        guards: Sequence[XenstoreOp] = (),
+        snapshot: View | None = None,
+    ) -> None:
+        self.seen: View | None = None
+        self._snapshot = snapshot
+        self._host = host
+        self._domid = domid
+        self._made = set(made)
+        self._guards = guards
+
+    async def perform(self, action: Action, device_model: str | None) -> None:
+        """Carry the action out; an effect that takes time is waited for."""
+        host = self._host
+        if not isinstance(action, Transaction):
+            if self._snapshot is not None:
+                self._snapshot.end()
+            if self.seen is not None:
+                self.seen = self.seen.settled()
+        match action:
+            case Transaction(operations, wait, otherwise):
+                await self._commit(operations)
+                if wait is not None and self.seen is not None:
+                    self.seen = self.seen.settled()
+                    await self._wait_for_answer(wait, otherwise)
+            case Wait():
+                await self._wait(action)
+            case QmpCommand("device_del" | "chardev-remove" | "blockdev-del"):
+                await self._remove(action, device_model)
+            case QmpCommand(command, arguments):
+                await (await host.qmp(device_model or PRIMARY, self._domid)).execute(command, arguments)
+            case SysfsWrites(writes):
+                for write in writes:
+                    host.sysfs.write(write.path, write.value, if_there=write.if_there)
+            case LaunchOption(option):
+                raise AssertionError(f"{option} is QEMU's to read as it starts")
+
+    async def in_effect(self, action: Action, device_model: str | None) -> bool:
+        """Tell whether the action's effect is there; see `translator.saga.look`."""
+        from translator.saga.look import look
+
+        return await look(action, self._host, device_model, self._domid) in ("there", "nothing")
+
+    async def _remove(self, removal: QmpCommand, device_model: str | None) -> None:
+        from translator.hosts.qmp import MonitorGone
+
+        try:
+            monitor = await self._host.qmp(device_model or PRIMARY, self._domid)
+        except MonitorGone:
+            return  # with a QEMU goes all that it had
+        if removal.execute == "device_del":
+            # an answer to device_del is not an effect: the device goes when QEMU and the guest let it
+            limit_s = self._host.request_timeout_s if removal.awaited else None
+            await monitor.remove_device(str(removal.arguments["id"]), limit_s)
+        else:
+            await monitor.remove_backend(removal.execute, removal.arguments)
+
+    async def _wait(self, wait: Wait) -> None:
+        xenstore = await self._host.xenstore()
+        try:
+            await xenstore.wait(wait.path, wait.values, self._limit(wait), wait.refusals)
+        except HostError as error:
+            if error.code != "T407" or wait.unanswered is None:
+                raise
+            raise HostError(error.code, f"{wait.unanswered}: {error.message}", error.help) from error
+
+    async def _commit(self, operations: Sequence[XenstoreOp]) -> None:
+        # a directory that was there before us stays, empty or not
+        ours = [one for one in operations if one.op != "rm-empty" or one.path in self._made]
+        if not ours:
+            return
+        done = await (await self._host.xenstore()).commit([*self._guards, *ours], self._snapshot)
+        self._made |= done.made
+        if self.seen is not None:
+            done.view.recall(self.seen)
+        self.seen = done.view
+
+    async def _wait_for_answer(self, wait: Wait, otherwise: Sequence[XenstoreOp] | None) -> None:
+        """Give the other side its time; see `Transaction`."""
+        try:
+            await (await self._host.xenstore()).wait(wait.path, wait.values, self._limit(wait))
+        except HostError as error:
+            if error.code != "T407":
+                raise OutcomeUnknown(error.code, error.message, error.help) from error
+            if otherwise is None:
+                return  # a backend that is gone never answers, and its nodes go all the same
+            if not otherwise:
+                raise
+            await self._give_up(wait, otherwise, error)
+
+    async def _give_up(self, wait: Wait, otherwise: Sequence[XenstoreOp], late: HostError) -> None:
+        try:
+            await self._commit(otherwise)
+        except HostError as error:
+            if error.code == "T404" and await (await self._host.xenstore()).read(wait.path) in wait.values:
+                return  # it answered at the last moment
+            raise OutcomeUnknown(error.code, error.message, error.help) from error
+        raise HostError(
+            "T410",
+            f"removal pending in the guest: {late.message}",
+            "the guest's driver has to let go of the controller; --force does not wait for it",
+        ) from late
+
+    def _limit(self, wait: Wait) -> float:
+        return wait.timeout_s if self._host.timeout_s is None else self._host.timeout_s

@@ -1,0 +1,1 @@
+"""Plans and findings as text, for people and for other programs."""

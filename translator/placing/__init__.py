@@ -1,0 +1,1 @@
+"""What sits where: a domain becomes a topology."""

@@ -1,0 +1,1 @@
+"""What is known of controller models, device kinds and their properties."""

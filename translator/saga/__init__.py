@@ -1,0 +1,1 @@
+"""A plan carried out: all of it or nothing, whatever dies meanwhile."""
