@@ -9,17 +9,19 @@ from __future__ import annotations
 import re
 
 # Controls, what has no width, what changes direction, and what is no character; XML can hold all the rest.
-_UNSEEN = re.compile(
+_UNSEEN = (
     "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ufffe\uffff"
     "\ud800-\udfff\U000e0000-\U000e007f]"
 )
 _MARKUP = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;"})
-_PLAIN = re.compile(r"[^A-Za-z0-9 ,:/_.\u00b7-]")
+_PLAIN = r"[^A-Za-z0-9 ,:/_.\u00b7-]"
 
 
 def visible(text: str) -> str:
     """Return the text on one line, for a terminal: every character can be seen, or is spelled out."""
-    return _UNSEEN.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+    if text.isascii() and text.isprintable():
+        return text
+    return re.sub(_UNSEEN, lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def markup(text: str) -> str:
@@ -43,4 +45,4 @@ def dot(text: str) -> str:
 
 def mermaid(text: str) -> str:
     """Return the text for a quoted label of a Mermaid diagram: all but plain words as character codes."""
-    return _PLAIN.sub(lambda match: f"#{ord(match[0])};", visible(text))
+    return re.sub(_PLAIN, lambda match: f"#{ord(match[0])};", visible(text))
