@@ -399,6 +399,23 @@ def guest_of(*elements: str) -> str:
     )
 
 
+def test_another_controller_of_the_same_index_is_told_apart() -> None:
+    """A number does not become itself: it is another controller that has it now."""
+    old = (
+        b"<domain type='kvm'><name>a</name><os><type arch='x86_64' machine='pc'>hvm</type></os><devices>"
+        b"<controller type='usb' index='0' model='qemu-xhci'/>"
+        b"<input type='tablet' bus='usb'><address type='usb' bus='0' port='1'/></input></devices></domain>"
+    )
+    new = old.replace(b"index='0'", b"index='3'")
+    (field,) = (
+        field
+        for change in translator.diff(plan_of(old), plan_of(new)).changes
+        if change.what == "device"
+        for field in change.fields
+    )
+    assert (field.name, field.before, field.after) == ("controller", "0, now 3", "0, new")
+
+
 def test_applying_does_exactly_what_is_listed() -> None:
     """From one guest to another in the sandbox: what changes is what was told, and nothing else is touched."""
     pool = guest_of(*(f"<hostdev mode='subsystem' type='usb'>{one}</hostdev>" for one in HOSTDEVS))

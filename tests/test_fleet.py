@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from distributed import LocalCluster
 
-    from translator.cli.work import Blob
+    from translator.cli.work import Blob, Told
 
 pytest.importorskip("distributed", reason="the extra `fleet` is not installed")
 
@@ -69,6 +69,9 @@ class Look(NamedTuple):
         if blob.data == b"deadly":
             os.kill(os.getpid(), signal.SIGKILL)
         return Outcome(path, (path, os.getpid()), ())
+
+    def unread(self, path: str, told: Sequence[Told]) -> None:
+        pass
 
     def unchanged(self, path: str) -> Any:
         raise AssertionError("nothing is remembered")

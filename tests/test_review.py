@@ -89,7 +89,8 @@ def test_json_of_several_files_is_one_document() -> None:
     SCHEMA.validate(whole)
     assert text == json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
     assert {one["file"] for one in whole["changes"]} == {case.name for case in DIFFS}
-    assert whole["summary"]["files"] == {"same": 1, "changed": len(DIFFS), "added": 1, "removed": 0, "refused": 1}
+    counts = {name: count for name, count in whole["summary"]["files"].items() if count}
+    assert counts == {"same": 1, "changed": len(DIFFS), "added": 1, "refused": 1}
     assert [one["path"] for one in whole["files"]] == [one.path for one in files if one.status != "same"]
     counted = sum(whole["summary"][name] for name in ("add", "remove", "change", "move"))
     assert counted == len(whole["changes"])
@@ -179,14 +180,20 @@ def test_what_is_not_there_twice_is_planned_once(tmp_path: Path) -> None:
     assert diff(plan, EVERYTHING / "after.xml").stdout == (EVERYTHING / "diff.txt").read_text()
 
 
+UUID = re.compile("<uuid>.*</uuid>")
+OWN, OTHER = (f"<uuid>7ad38f4d-0000-4000-8000-{number:012}</uuid>" for number in (1, 2))
+
+
 def test_folders_are_matched_by_path(tmp_path: Path) -> None:
     before, after = ((EVERYTHING / name).read_text() for name in ("before.xml", "after.xml"))
     for name, text in {
         "old/a/same.xml": before,
-        "old/a/gone.xml": before,
+        "old/a/gone.xml": UUID.sub(OTHER, before),
         "old/other.xml": before,
         "old/plan.plan.json": translator.plan(translator.load(before.encode())).to_json(),
         "new/a/same.xml": before.replace("<devices>", "<devices> <!-- the same -->"),
+        "old/before.xml": UUID.sub(OWN, before),
+        "new/after.xml": UUID.sub(OWN, before),
         "new/new.xml": after,
         "new/other.xml": after,
         "new/plan.xml": before,
@@ -200,6 +207,7 @@ def test_folders_are_matched_by_path(tmp_path: Path) -> None:
     whole = json.loads(done.stdout)
     assert {one["path"]: one["status"] for one in whole["files"]} == {
         "a/gone.xml": "removed",
+        "after.xml": "renamed",
         "bad.xml": "refused",
         "new.xml": "added",
         "other.xml": "changed",
@@ -209,7 +217,8 @@ def test_folders_are_matched_by_path(tmp_path: Path) -> None:
     (tmp_path / "new/bad.xml").unlink()
     done = diff("old", "new", "--color", "never", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (1, "")
-    assert done.stdout.splitlines()[-2] == "5 files: 2 the same, 1 changed, 1 added, 1 removed"
+    assert done.stdout.splitlines()[-2] == "6 files: 2 the same, 1 changed, 1 renamed, 1 added, 1 removed"
+    assert "after.xml: renamed from before.xml" in done.stdout.splitlines()
 
 
 # Revisions
@@ -221,14 +230,15 @@ def repository(tmp_path: Path) -> Path:
     tripwire = tmp_path / "executed"
     folder = tmp_path / "repository"
 
-    def git(*words: str) -> None:
+    def git(*words: str) -> str:
         identity = {
             f"GIT_{who}_{what}": "a@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
         }
         quiet = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
-        subprocess.run(
+        done = subprocess.run(
             ["git", *words], cwd=folder, env=os.environ | identity | quiet, check=True, capture_output=True
         )
+        return done.stdout.decode().strip()
 
     folder.mkdir()
     git("init", "-b", "main")
@@ -247,6 +257,7 @@ def repository(tmp_path: Path) -> Path:
     (folder / "notes.txt").write_text("y")
     git("add", "-A")
     git("commit", "-m", "two")
+    git("branch", "alone", git("commit-tree", "HEAD^{tree}", "-m", "no parent"))
     trap = folder / "trap"
     trap.write_text(f"#!/bin/sh\ntouch '{tripwire}'\ncat\n")
     trap.chmod(0o755)
@@ -294,15 +305,122 @@ def test_two_revisions_are_read_from_objects_and_nothing_is_executed(repository:
     assert (done.returncode, done.stderr) == (1, "")
     whole = json.loads(done.stdout)
     SCHEMA.validate(whole)
-    assert {one["path"]: one["status"] for one in whole["files"]} == {
-        "guests/new.xml": "added",
-        "guests/old.xml": "removed",
-        "guests/web.xml": "changed",
+    assert {one["path"]: (one["status"], one.get("was")) for one in whole["files"]} == {
+        "guests/new.xml": ("renamed", "guests/old.xml"),
+        "guests/web.xml": ("changed", None),
     }
     assert whole["summary"]["files"]["same"] == 1
     golden = json.loads((EVERYTHING / "diff.json").read_text())
     assert [one | {"file": None} for one in whole["changes"]] == [one | {"file": None} for one in golden["changes"]]
     assert not (repository.parent / "executed").exists()
+
+
+BAD = "<domain type='xen'><name>bad</name><devices><controller type='usb' model='nonsense'/></devices></domain>"
+
+
+class Folders:
+    """Two folders, and what is told of going from one to the other."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def put(self, side: str, **files: str) -> None:
+        for name, text in files.items():
+            (self.root / side).mkdir(exist_ok=True)
+            (self.root / side / f"{name}.xml").write_text(text)
+
+    def diff(self, form: str, *options: str) -> tuple[int, str, str]:
+        done = diff("old", "new", "--format", form, *options, cwd=self.root)
+        return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Folders:
+    found = Folders(tmp_path)
+    before = (EVERYTHING / "before.xml").read_text()
+    found.put("old", same=before)
+    found.put("new", same=before)
+    return found
+
+
+def test_a_refused_document_fails_in_every_form(folders: Folders) -> None:
+    """A report that shows nothing of it would be green."""
+    folders.put("old", web=(EVERYTHING / "before.xml").read_text())
+    folders.put("new", web=BAD)
+    code, text, _ = folders.diff("junit")
+    suite = etree.fromstring(text.encode())
+    assert (code, suite.get("failures")) == (3, "1")
+    assert [(case.get("name"), [one.get("type") for one in case]) for case in suite] == [
+        ("same.xml", []),
+        ("web.xml", ["T301"]),
+    ]
+    code, text, _ = folders.diff("sarif")
+    (run,) = json.loads(text)["runs"]
+    assert (code, run["invocations"][0]["exitCode"]) == (3, 3)
+    assert [(one["ruleId"], one["level"]) for one in run["results"]] == [("T301", "error")]
+    assert "**USB hardware:** Documents: 1 refused\n" in folders.diff("markdown")[1]
+    assert "Documents: 1 refused</p>" in folders.diff("html")[1]
+    for form, says in (("junit", 'failures="1"'), ("sarif", '"exitCode": 3')):
+        done = diff("old/web.xml", "new/web.xml", "--format", form, cwd=folders.root)
+        assert (done.returncode, says in done.stdout) == (3, True)
+    (folders.root / "new/web.xml").unlink()
+    (folders.root / "new/web.xml").symlink_to("nowhere")
+    code, text, _ = folders.diff("junit")
+    assert (code, 'type="T107"' in text) == (2, True)
+
+
+def test_a_document_that_comes_goes_or_moves_is_no_running_guests_notice(folders: Folders) -> None:
+    before = (EVERYTHING / "before.xml").read_text()
+    folders.put("old", gone=UUID.sub(OWN, before), here=UUID.sub(OTHER, before))
+    folders.put("new", come=before, there=UUID.sub(OTHER, before))
+    told = "Documents: 1 renamed, 1 added, 1 removed"
+    for options, code in (((), 1), (("--guest-visible-only",), 0)):
+        found = folders.diff("markdown", *options)
+        assert (found[0], told in found[1]) == (code, True)
+        assert "`there.xml`: renamed from `here.xml`\n" in found[1]
+        found = folders.diff("junit", *options)
+        assert (found[0], f'failures="{3 * code}"' in found[1]) == (code, True)
+        found = folders.diff("sarif", *options)
+        assert f'"exitCode": {code}' in found[1]
+        assert [one["message"]["text"] for one in json.loads(found[1])["runs"][0]["results"]] == [
+            "this domain was added",
+            "this domain was removed",
+            "this domain was renamed from here.xml",
+        ]
+    folders.put("new", there=UUID.sub(OTHER, (EVERYTHING / "after.xml").read_text()))
+    code, text, _ = folders.diff("text", "--guest-visible-only")
+    assert (code, "there.xml: renamed from here.xml, changed\n" in text) == (1, True)
+
+
+def test_of_copies_none_is_taken_for_the_one_that_was_renamed(folders: Folders) -> None:
+    text = UUID.sub(OWN, (EVERYTHING / "before.xml").read_text())
+    folders.put("old", one=text)
+    folders.put("new", two=text, three=text)
+    assert folders.diff("text")[1].endswith("4 files: 1 the same, 2 added, 1 removed\n")
+
+
+def test_what_was_refused_and_is_not_any_more_is_repaired(repository: Path) -> None:
+    quiet = ("git", "-c", "core.hooksPath=/dev/null", "-c", "user.name=a", "-c", "user.email=a@example.org")
+    for text in (BAD, (EVERYTHING / "before.xml").read_text()):
+        (repository / "guests/web.xml").write_text(text)
+        for words in (("add", "guests/web.xml"), ("commit", "-m", "more")):
+            subprocess.run([*quiet, *words], cwd=repository, check=True, capture_output=True)
+    range = ("--git", "HEAD~1..HEAD", "--diagnostics", "github")
+    done = diff(*range, cwd=repository)
+    assert done.returncode == 3
+    assert done.stderr.startswith("::error file=guests/web.xml,title=T301%3A ")
+    done = diff(*range, "--old-may-be-refused", cwd=repository)
+    assert (done.returncode, done.stdout) == (1, "guests/web.xml: repaired\n3 files: 2 the same, 1 repaired\n")
+    assert done.stderr.startswith("::notice file=guests/web.xml,title=T301%3A ")
+    assert re.search(r"\(on the old side: line 1 of \w{12}:guests/web.xml\)", done.stderr)
+    for options in ((), ("--strict",)):
+        assert diff(*range, "--old-may-be-refused", "--guest-visible-only", *options, cwd=repository).returncode == 0
+    done = diff(*range, "--old-may-be-refused", "--format", "sarif", cwd=repository)
+    found = json.loads(done.stdout)["runs"][0]
+    assert [(one["ruleId"], one["level"]) for one in found["results"]] == [("T301", "note"), ("T372", "warning")]
+    assert found["invocations"][0]["exitCode"] == 1
+    back = diff("--git", "HEAD..HEAD~1", "--old-may-be-refused", cwd=repository)
+    assert back.returncode == 3  # only the old one may be
 
 
 @pytest.mark.parametrize(
@@ -313,7 +431,13 @@ def test_two_revisions_are_read_from_objects_and_nothing_is_executed(repository:
         (["HEAD..", "--", "guests"], 0, ""),
         (["HEAD..HEAD", "--", "no/such/folder"], 2, "neither revision has a document at 'no/such/folder'"),
         (["base..HEAD", "--", "./guests/", "guests/old.xml"], 1, ""),
-        (["nowhere..HEAD"], 2, "error[T130]: cannot compare 'nowhere..HEAD'"),
+        (
+            ["nowhere..HEAD"],
+            2,
+            "cannot compare 'nowhere..HEAD': the old side, 'nowhere', is no revision that is known",
+        ),
+        (["HEAD...nowhere"], 2, "the new side, 'nowhere', is no revision that is known here\n  help: fetch it"),
+        (["base...alone"], 2, "'base' and 'alone' have no commit in common here\n  help: fetch it"),
         (["--output=x..HEAD"], 2, "error[T130]"),
         (["HEAD"], 2, "it is not of the form BASE..HEAD"),
     ],
@@ -329,6 +453,7 @@ def test_outside_a_repository(tmp_path: Path) -> None:
     done = diff("--git", "a..b", cwd=tmp_path, GIT_CEILING_DIRECTORIES=str(tmp_path.parent))
     assert done.returncode == 2
     assert "error[T130]: cannot compare 'a..b': not a git repository" in done.stderr
+    assert "help: go into the repository" in done.stderr
 
 
 # A host

@@ -443,13 +443,14 @@ CATALOG: dict[str, Entry] = {
     "T371": Entry(
         "the guest does not notice",
         "Between the two versions, something changed behind what the guest sees: who implements an interface, or "
-        "what the host does for it.",
+        "what the host does for it. Two models of one interface are one to the guest, although the PCI ids that it "
+        "can read differ.",
         "a controller's model was 'nec-xhci', and is 'qemu-xhci'",
         "note",
     ),
     "T372": Entry(
-        "domain added or removed",
-        "The document is on one side only.",
+        "domain added, removed, renamed or repaired",
+        "The document is on one side only, lies elsewhere now, or was refused before. No running guest notices.",
         "guests/new.xml is not in the base",
         "warning",
     ),

@@ -14,12 +14,12 @@ from translator.cli import inputs, options, pairs
 from translator.cli.options import Planning
 from translator.cli.pairs import Pair
 from translator.cli.sources import holds_many, why
-from translator.cli.work import Blob, Item, Outcome, Session, planned
+from translator.cli.work import Blob, Item, Outcome, Session, Told, planned
 from translator.comparison import review
 from translator.comparison.compare import foreign, lacking
 from translator.comparison.delta import Delta
 from translator.comparison.review import Compared, Review
-from translator.errors import EXIT_DIFFERENT
+from translator.errors import EXIT_DIFFERENT, DocumentError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from translator.cli.options import Connecting, Jobs, Reporting
     from translator.cli.report import Report
-    from translator.cli.work import Told
     from translator.comparison.delta import Change
+    from translator.errors import Diagnostic
     from translator.planning.plan import Plan
 
 
@@ -48,6 +48,11 @@ if TYPE_CHECKING:
 )
 @click.option("--live", is_flag=True, help="Compare a running domain with the one FILE: what apply would change.")
 @click.option("--guest-visible-only", is_flag=True, help="Only what the guest notices is a difference.")
+@click.option(
+    "--old-may-be-refused",
+    is_flag=True,
+    help="Where OLD or BASE alone is refused, tell it as repaired, rather than end with 3.",
+)
 @click.option("--format", "format", type=click.Choice(list(review.FORMS)), default="text", help="What to print.")
 @options.output
 @options.jobs
@@ -60,6 +65,7 @@ def command(
     revisions: str | None,
     live: bool,
     guest_visible_only: bool,
+    old_may_be_refused: bool,
     format: str,
     output: Path | None,
     jobs: Jobs,
@@ -78,7 +84,11 @@ def command(
     if not live:
         options.refuse(options.Connecting.__struct_fields__, "no host is asked but with --live")
     report = reporting.report()
-    comparison = Comparison(planning, max_size, guest_visible_only, pictures=format == "html")
+    if live and old_may_be_refused:
+        inputs.usage("--live compares with a host, so --old-may-be-refused means nothing")
+    comparison = Comparison(
+        planning, max_size, guest_visible_only, old_may_be_refused=old_may_be_refused, pictures=format == "html"
+    )
     if live and (jobs.elsewhere or jobs.since is not None):
         inputs.usage("--live asks a host, now: --jobs, --scheduler and --since do not go with it")
     with Session(comparison, jobs, report, output=output) as session:
@@ -97,15 +107,28 @@ def command(
                 inputs.usage(f"diff compares OLD with NEW, and {len(files)} are named")
             two = _two(*files, report, max_size)
             found, single = session.results(map(_item, two), lambda: len(two)), not isinstance(two, pairs.Sides)
-        tally = _Tally()
         first = next(found, None)
-        if report.failed and (first is None or (single and first.status == "refused")):
+        told = first is not None and (not single or first.status != "refused" or format in review.FINDINGS)
+        if report.failed and not told:
             report.exit()  # nothing was compared: "no difference" would not be true
-        results = tally.counted(found if first is None else chain((first,), found))
-        color = output is None and reporting.colors(sys.stdout)
-        inputs.write_pieces(review.FORMS[format](Review(files=results, single=single, color=color)), output)
+        different = False
+
+        def counted(found: Iterable[Compared]) -> Iterator[Compared]:
+            nonlocal different
+            for one in found:
+                different |= whole.differs(one)
+                yield one
+
+        whole = Review(
+            files=counted(found if first is None else chain((first,), found)),
+            single=single,
+            color=output is None and reporting.colors(sys.stdout),
+            noticed_only=guest_visible_only,
+            failed=lambda: report.code,
+        )
+        inputs.write_pieces(review.FORMS[format](whole), output)
     report.exit()
-    if tally.different:
+    if different:
         sys.exit(EXIT_DIFFERENT)
 
 
@@ -129,24 +152,13 @@ def _two(old: str, new: str, report: Report, max_size: int) -> Sequence[Pair] | 
     return [Pair(found[1].name, *found)] if len(found) == 2 else []
 
 
-class _Tally:
-    """Remembers whether there was a difference."""
-
-    def __init__(self) -> None:
-        self.different = False
-
-    def counted(self, found: Iterable[Compared]) -> Iterator[Compared]:
-        for one in found:
-            self.different |= one.status not in ("same", "refused")
-            yield one
-
-
 class Comparison(msgspec.Struct, frozen=True):
     """Compares one pair."""
 
     planning: Planning
     max_size: int
     noticed_only: bool
+    old_may_be_refused: bool
     pictures: bool  # of both sides, for which the plans are needed
 
     def outcome(self, path: str, blobs: Sequence[Blob | None]) -> Outcome:
@@ -163,7 +175,26 @@ class Comparison(msgspec.Struct, frozen=True):
         after = None if new is None else plan(new, warn=old is not None)
         same = old is not None and new is not None and old.data == new.data
         before = after if same else None if old is None else plan(old)
-        found = self.compared(path, before, after, refused=any(one.error is not None for one in told))
+        refused = new is not None and after is None
+        repaired = old is not None and before is None and not refused
+        if old is not None and before is None and not same:
+            told[-1] = _of_old(told[-1], old, blameless=repaired and self.old_may_be_refused)
+        refusals = tuple(
+            finding
+            for one in told
+            if one.error is not None or (repaired and one is told[-1])
+            for finding in _refusals(one)
+        )
+        if refused or (repaired and not self.old_may_be_refused):
+            found = Compared(path=path, status="refused")
+        elif repaired:
+            found = Compared(path=path, status="removed" if new is None else "repaired", new=after)
+        else:
+            found = self.compared(path, before, after)
+        was = None if old is None or old.path in (None, path) else old.path
+        if was is not None and found.status == "same":
+            found = msgspec.structs.replace(found, status="renamed")
+        found = msgspec.structs.replace(found, was=was, refusals=refusals)
         if not self.pictures:
             found = msgspec.structs.replace(found, old=None, new=None)
         return Outcome(path, found, tuple(told), found.status == "same" and all(one.is_nothing for one in told))
@@ -172,13 +203,15 @@ class Comparison(msgspec.Struct, frozen=True):
         """What was the same, and has not changed, is the same."""
         return Compared(path=path, status="same")
 
+    def unread(self, path: str, told: Sequence[Told]) -> Compared:
+        """What cannot be read cannot be compared."""
+        return Compared(path=path, status="refused", refusals=tuple(chain.from_iterable(map(_refusals, told))))
+
     def plan(self, blob: Blob) -> tuple[Plan | None, Told]:
         """Return the plan of one side, and what is to be told of it."""
         return planned(blob, lambda data: inputs.plan_of(data, blob.name, self.planning, self.max_size))
 
-    def compared(self, path: str, before: Plan | None, after: Plan | None, *, refused: bool) -> Compared:
-        if refused:
-            return Compared(path=path, status="refused")
+    def compared(self, path: str, before: Plan | None, after: Plan | None) -> Compared:
         if before is after:  # nothing on either side that would have to be read, or one document
             return Compared(path=path, status="same", old=before, new=after)
         if before is None:
@@ -192,6 +225,36 @@ class Comparison(msgspec.Struct, frozen=True):
         if self.noticed_only:
             delta = Delta(tuple(change for change in delta.changes if change.guest_visible))
         return Compared(path=path, status="changed" if delta else "same", old=before, new=after, delta=delta)
+
+
+def _of_old(told: Told, old: Blob, *, blameless: bool) -> Told:
+    """Return what is to be told of an old side that is refused: as notes where that is no fault of the new one.
+
+    What a revision has is told at the path that it has now, where a line would be another one.
+    """
+    found = _refusals(told)
+    if old.path is not None:
+        about = [f"line {one.line} of {old.name}" if one.line else old.name for one in found]
+        found = tuple(
+            msgspec.structs.replace(
+                one, message=f"{one.message} (on the old side: {where})", file=old.path, line=None, column=None
+            )
+            for one, where in zip(found, about, strict=True)
+        )
+    name = old.path or old.name
+    if blameless:
+        return Told(
+            name, told.is_plan, warnings=tuple(msgspec.structs.replace(one, severity="note") for one in found)
+        )
+    return msgspec.structs.replace(told, name=name, error=DocumentError(found))
+
+
+def _refusals(told: Told) -> tuple[Diagnostic, ...]:
+    """Return the findings for which a side is refused, or that say so."""
+    if isinstance(told.error, OSError):
+        return (inputs.finding_of(told.name, told.error),)
+    found = told.warnings if told.error is None else told.error.diagnostics
+    return tuple(one if one.file else msgspec.structs.replace(one, file=told.name) for one in found)
 
 
 def _live(session: Session, comparison: Comparison, file: str, connecting: Connecting) -> Iterator[Compared]:

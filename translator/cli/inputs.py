@@ -12,6 +12,7 @@ import msgspec
 import translator
 from translator.cli.sources import Input, below, is_archive, is_url, read, why
 from translator.document.domain import MAX_SIZE
+from translator.errors import Diagnostic
 from translator.planning.plan import is_plan
 
 if TYPE_CHECKING:
@@ -83,7 +84,12 @@ def nothing_below(file: str) -> str:
 
 def unreadable(name: str, error: OSError, report: Report) -> None:
     """Report a file that cannot be read."""
-    report.unreadable(name, f"cannot read {name!r}: {why(error)}")
+    report.unreadable(name, finding_of(name, error).message)
+
+
+def finding_of(name: str, error: OSError) -> Diagnostic:
+    """Return what is told of a file that cannot be read."""
+    return Diagnostic(code="T107", message=f"cannot read {name!r}: {why(error)}", file=name)
 
 
 def single(file: str, command: str, report: Report, max_size: int) -> tuple[str, bytes]:

@@ -9,16 +9,22 @@ from tempfile import SpooledTemporaryFile
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 import click
+import msgspec
 
+import translator
 from translator.cli.inputs import nothing_below, unreadable
 from translator.cli.sources import Input, below, read
-from translator.errors import EXIT_USAGE, Diagnostic
+from translator.errors import EXIT_USAGE, Diagnostic, TranslatorError
+from translator.planning.plan import is_plan
+from translator.topology import NIL_UUID
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence, Set
+    from collections.abc import Callable, Iterable, Iterator, Sequence, Set
     from types import TracebackType
 
     from translator.cli.report import Report
+    from translator.document.domain import Domain
+    from translator.topology import DomainIdentity
 
 # What a folder holds, the first of a name alone: a plan may lie beside the document that it was made from.
 _SUFFIXES = (".xml", ".cfg", ".plan.json")
@@ -37,6 +43,7 @@ class Sides:
     """What lies in two folders or archives, or below two URLs, matched by relative path; for one command."""
 
     def __init__(self, old: str, new: str, report: Report, max_size: int) -> None:
+        self._max_size = max_size
         self._old, self._new = (_Side(place, report, max_size) for place in (old, new))
         both = self._old.suffixes and self._new.suffixes
         self._stems = sorted(self._old.suffixes.keys() | self._new.suffixes.keys()) if both else []
@@ -45,10 +52,24 @@ class Sides:
         return len(self._stems)
 
     def __iter__(self) -> Iterator[Pair]:
-        """Yield the pairs, sorted by path."""
+        """Yield the pairs, sorted by path; what was renamed stands where it is now."""
+        old, new = self._old.suffixes, self._new.suffixes
+        moved = _renamed(
+            [stem for stem in self._stems if stem not in new],
+            [stem for stem in self._stems if stem not in old],
+            self._old.input,
+            self._new.input,
+            self._max_size,
+        )
+        left = set(moved.values())
         for stem in self._stems:
-            suffix = self._new.suffixes.get(stem) or self._old.suffixes[stem]
-            yield Pair(stem + suffix, self._old.input(stem), self._new.input(stem))
+            if stem in left:
+                continue
+            before = moved.get(stem, stem)
+            one = self._old.input(before)
+            if one is not None and before != stem:
+                one = msgspec.structs.replace(one, path=before + old[before])
+            yield Pair(stem + (new.get(stem) or old[stem]), one, self._new.input(stem))
 
 
 class _Side:
@@ -101,6 +122,50 @@ class _Side:
         return Input(name, data, self._errors.get(stem))
 
 
+# Documents of one domain, by another path on either side
+
+
+def _renamed(
+    gone: Sequence[str],
+    come: Sequence[str],
+    old: Callable[[str], Input | None],
+    new: Callable[[str], Input | None],
+    max_size: int,
+) -> dict[str, str]:
+    """Return the old path by the new one of what is one domain's, where only one on either side can be meant."""
+    if not gone or not come:
+        return {}
+    before, after = _by_identity(gone, old, max_size), _by_identity(come, new, max_size)
+    return {path: before[who] for who, path in after.items() if who in before}
+
+
+def _by_identity(
+    paths: Iterable[str], side: Callable[[str], Input | None], max_size: int
+) -> dict[tuple[str, str], str]:
+    """Return the path of each domain that has one only."""
+    found: dict[tuple[str, str], str | None] = {}
+    for path in paths:
+        one = side(path)
+        who = None if one is None else _identity(one, max_size)
+        if who is not None:
+            found[who] = None if who in found else path
+    return {who: path for who, path in found.items() if path is not None}
+
+
+def _identity(one: Input, max_size: int) -> tuple[str, str] | None:
+    """Return the domain's UUID, or its name where it has none; None of what is refused."""
+    try:
+        data = one.read(max_size)
+        domain: Domain | DomainIdentity = (
+            translator.Plan.from_json(data).topology.domain
+            if is_plan(data)
+            else translator.load(data, max_size=max_size)
+        )
+    except (TranslatorError, OSError):
+        return None  # whoever plans it tells why
+    return ("uuid", domain.uuid.lower()) if domain.uuid and domain.uuid != NIL_UUID else ("name", domain.name)
+
+
 # git. Only objects are read: no work tree, no index, no filter, no hook, and nothing is fetched for want of one.
 
 _QUIET = ("git", "--no-pager", "-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}")
@@ -113,10 +178,15 @@ _ENVIRONMENT = {
 }
 _CHUNK = 2**16  # bytes
 _FILE_MODES = ("100644", "100755")
+_FETCH = "fetch it, with its history: git fetch --unshallow, fetch-depth: 0 on GitHub, GIT_DEPTH: 0 on GitLab"
 
 
 class GitError(Exception):
-    """Git has no such thing; the message is git's."""
+    """Git has no such thing; the message is git's, and `help` what to do."""
+
+    def __init__(self, message: str, help: str = "name it as git does: main..HEAD") -> None:
+        super().__init__(message)
+        self.help = help
 
 
 def of_revisions(revisions: str, paths: Sequence[str], report: Report, max_size: int) -> Iterator[Pair]:
@@ -129,23 +199,25 @@ def of_revisions(revisions: str, paths: Sequence[str], report: Report, max_size:
         old, new = _tree(base, paths), _tree(head, paths)
         _report_misses(paths, old.keys() | new.keys(), report)
         with _Objects() as objects:
-            for path in sorted(old.keys() | new.keys()):
-                before, after = old.get(path), new.get(path)
-                if before == after:
+
+            def before(path: str) -> Input | None:
+                id = old.get(path)
+                return Input(f"{base[:12]}:{path}", objects.read(id, max_size), path=path) if id else None
+
+            def after(path: str) -> Input | None:
+                id = new.get(path)
+                return Input(path, objects.read(id, max_size)) if id else None
+
+            gone, come = sorted(old.keys() - new.keys()), sorted(new.keys() - old.keys())
+            moved = _renamed(gone, come, before, after, max_size)
+            for path in sorted((old.keys() | new.keys()) - set(moved.values())):
+                if old.get(path) == new.get(path):
                     yield Pair(path, None, None)
-                    continue
-                yield Pair(
-                    path,
-                    Input(f"{base[:12]}:{path}", objects.read(before, max_size)) if before else None,
-                    Input(path, objects.read(after, max_size)) if after else None,
-                )
+                else:
+                    yield Pair(path, before(moved.get(path, path)), after(path))
     except GitError as error:
         report.code = max(report.code, EXIT_USAGE)
-        report.show(
-            Diagnostic(
-                code="T130", message=f"cannot compare {revisions!r}: {error}", help="name it as git does: main..HEAD"
-            )
-        )
+        report.show(Diagnostic(code="T130", message=f"cannot compare {revisions!r}: {error}", help=error.help))
 
 
 def _report_misses(paths: Sequence[str], found: Set[str], report: Report) -> None:
@@ -169,7 +241,10 @@ def _git(*words: str) -> bytes:
         raise GitError(f"git cannot be run: {error.strerror}") from error
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines()
-        raise GitError(said[0].removeprefix("fatal: ") if said else f"git ended with {done.returncode}")
+        message = said[0].removeprefix("fatal: ") if said else f"git ended with {done.returncode}"
+        if message.startswith("not a git repository"):
+            raise GitError(message, "go into the repository, or compare two folders: translator diff OLD NEW")
+        raise GitError(message)
     return done.stdout
 
 
@@ -179,13 +254,24 @@ def _revisions(words: str) -> tuple[str, str]:
     base, dots, head = words.partition("..." if fork else "..")
     if not dots:
         raise GitError("it is not of the form BASE..HEAD")
-    ids = [
-        _git("rev-parse", "--verify", "--end-of-options", f"{name or 'HEAD'}^{{commit}}").decode().strip()
-        for name in (base, head)
-    ]
+    _git("rev-parse", "--git-dir")  # so that what is said below is about the sides
+    ids = [_commit(base or "HEAD", "old"), _commit(head or "HEAD", "new")]
     if fork:
-        ids[0] = _git("merge-base", *ids).decode().strip()
+        try:
+            ids[0] = _git("merge-base", *ids).decode().strip()
+        except GitError as error:
+            raise GitError(
+                f"{base or 'HEAD'!r} and {head or 'HEAD'!r} have no commit in common here",
+                f"{_FETCH}; where they have none at all: BASE..HEAD, with two dots",
+            ) from error
     return ids[0], ids[1]
+
+
+def _commit(name: str, side: str) -> str:
+    try:
+        return _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}").decode().strip()
+    except GitError as error:
+        raise GitError(f"the {side} side, {name!r}, is no revision that is known here", _FETCH) from error
 
 
 def _tree(commit: str, paths: Sequence[str]) -> dict[str, str]:

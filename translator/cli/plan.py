@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path  # noqa: TC004 - nobody converts the task below, so its types stay words
 
     from translator.cli.options import Jobs, Reporting
-    from translator.cli.work import Blob
+    from translator.cli.work import Blob, Told
     from translator.errors import Diagnostic
     from translator.live.drivers import Driver
     from translator.planning.plan import Plan
@@ -130,6 +130,9 @@ class Planner(msgspec.Struct, frozen=True, kw_only=True):
 
     def unchanged(self, path: str) -> None:
         """Nothing is printed of a plan that is the one it was."""
+
+    def unread(self, path: str, told: Sequence[Told]) -> None:
+        """Nothing is printed of what could not be read."""
 
     def plan(self, data: bytes, name: str) -> Plan:
         """Return the plan that the input is, or that it makes, for the host if one is named."""

@@ -40,11 +40,15 @@ class Readable(Protocol):
 
 
 class Input(msgspec.Struct, frozen=True):
-    """A document or plan: what diagnostics call it, and its bytes, or why there are none, where that is known."""
+    """A document or plan: what diagnostics call it, and its bytes, or why there are none, where that is known.
+
+    `path` is where it is in what it is compared with: a revision's name for it is no place to point at.
+    """
 
     name: str
     data: bytes | None = None
     error: OSError | None = None
+    path: str | None = None
 
     def read(self, max_size: int) -> bytes:
         """Return what it holds, as `read` does.
@@ -64,9 +68,9 @@ class Input(msgspec.Struct, frozen=True):
     def fetched(self, max_size: int) -> Input:
         """Return it with what it holds, or why that cannot be read."""
         try:
-            return Input(self.name, self.read(max_size))
+            return msgspec.structs.replace(self, data=self.read(max_size))
         except OSError as error:
-            return Input(self.name, error=error)
+            return msgspec.structs.replace(self, error=error)
 
 
 def is_url(name: str) -> bool:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from translator.cli.options import Jobs, Reporting
-    from translator.cli.work import Blob
+    from translator.cli.work import Blob, Told
 
 
 @click.command(
@@ -51,3 +51,6 @@ class Check(msgspec.Struct, frozen=True):
 
     def unchanged(self, path: str) -> None:
         """Nothing is to be told again."""
+
+    def unread(self, path: str, told: Sequence[Told]) -> None:
+        """Nothing is kept of what could not be read."""

@@ -44,10 +44,11 @@ class Item(msgspec.Struct, frozen=True):
 
 
 class Blob(msgspec.Struct, frozen=True):
-    """A document or plan, with what diagnostics call it."""
+    """A document or plan, with what diagnostics call it, and its path where that is another one: see `Input`."""
 
     name: str
     data: bytes
+    path: str | None = None
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -91,6 +92,9 @@ class Task(Protocol):
     def unchanged(self, path: str) -> Any:
         """Return the result for an item that was settled before, and is what it was."""
 
+    def unread(self, path: str, told: Sequence[Told]) -> Any:
+        """Return the result for an item of which something could not be read."""
+
 
 def planned(
     blob: Blob,
@@ -115,12 +119,12 @@ def _do(task: Task, context: bytes | None, item: Item) -> Outcome:
     unread: list[Told] = []
     for one in item.inputs:
         try:
-            blobs.append(None if one is None else Blob(one.name, one.read(task.max_size)))
+            blobs.append(None if one is None else Blob(one.name, one.read(task.max_size), one.path))
         except OSError as error:
             assert one is not None
             unread.append(Told(one.name, error=error))
     if unread:
-        return Outcome(item.path, None, tuple(unread))
+        return Outcome(item.path, task.unread(item.path, unread), tuple(unread))
     if context is None:
         return task.outcome(item.path, blobs)
     digest = _digest(context, blobs)

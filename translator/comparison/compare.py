@@ -209,9 +209,12 @@ class _Comparison:
             )
         if isinstance(will.part, Device) and was.home[1] != will.home[1]:
             # a controller of the same index that is another one
-            before, after = was.facts["controller"], will.facts["controller"]
-            if before == after:
-                yield Field("controller", before, after)
+            index = will.facts["controller"]
+            if was.facts["controller"] == index:
+                now = was.home[1]
+                yield Field(
+                    "controller", f"{index}, {'gone' if isinstance(now, tuple) else f'now {now}'}", f"{index}, new"
+                )
 
     def requires(self, was: _Part | None, will: _Part | None, fields: Sequence[Field]) -> Requires:
         names = {one.name for one in fields}

@@ -146,7 +146,7 @@ def _head(tally: Tally, *, single: bool) -> str:
 <body>
 <header>
 <h1>USB hardware compared</h1>
-<p class="summary">{escape.markup(tally.sentence() if tally.total or single else "no change within a file")}</p>
+<p class="summary">{escape.markup(tally.headline())}</p>
 {files}<div class="tools">
 <input type="search" id="search" placeholder="Search files, devices, ports …" aria-label="Search">
 <label><input type="checkbox" id="loud"> only what guests notice</label>
@@ -169,7 +169,7 @@ def _article(one: Compared) -> str:
     figures = "".join(_figure(title, plan, marks) for title, plan, marks in sides if plan is not None)
     return (
         f"<article{' data-noticed' if one.noticed else ''}>\n"
-        f'<h2>{escape.markup(one.path)}<span class="status">{one.status}</span></h2>\n'
+        f'<h2>{escape.markup(one.path)}<span class="status">{escape.markup(one.told)}</span></h2>\n'
         f'{table}<div class="pictures">\n{figures}</div>\n</article>\n'
     )
 

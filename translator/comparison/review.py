@@ -7,60 +7,86 @@ is kept of a file is what has to be told of it at the end.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import click
 import msgspec
 
 from translator.comparison.delta import FORMAT, REQUIREMENTS, Delta, Summary
-from translator.errors import Diagnostic
+from translator.errors import EXIT_DIFFERENT, Diagnostic
 from translator.output import escape
 from translator.planning.plan import Plan
 from translator.topology import Controller, Device
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from translator.comparison.delta import Change, Field, Requires
     from translator.errors import Source
+    from translator.output.ci import Run
 
-Status = Literal["same", "changed", "added", "removed", "refused"]
+Status = Literal["same", "changed", "renamed", "added", "removed", "repaired", "refused"]
 
 SIGNS: Mapping[str, str] = {"add": "+", "remove": "-", "change": "~", "move": "→"}
 _COLORS: Mapping[str, str] = {"add": "green", "remove": "red", "change": "yellow", "move": "cyan"}
 _LONGEST_COMMENT = 60_000  # characters; GitHub takes 65,536 in a comment
+NOT_COMPARED = "Not compared: memory, vcpus, and elements that no plan translates."
 MARKER = "<!-- translator-diff -->"  # by which a bot finds the comment to update
 
 
 class Compared(msgspec.Struct, frozen=True, kw_only=True):
-    """One file of either side: its path, and the plans and what differs, where it is not refused."""
+    """One file of either side: its path, and the plans and what differs, where it is not refused.
+
+    `was` is the path that it had on the old side, where that is another one: `renamed` says that nothing else
+    differs. Of what is `repaired`, the old side was refused. `refusals` are the findings about a side that was.
+    """
 
     path: str
     status: Status
+    was: str | None = None
+    refusals: tuple[Diagnostic, ...] = ()
     old: Plan | None = None
     new: Plan | None = None
     delta: Delta = Delta(())
 
     @property
     def noticed(self) -> bool:
-        """Whether a guest notices; one that comes or goes as a whole surely does."""
-        return self.status in ("added", "removed") or self.delta.guest_visible
+        """Whether a guest notices. One whose document comes, goes or moves is none that runs on."""
+        return self.delta.guest_visible
+
+    @property
+    def told(self) -> str:
+        """What became of the file, in words."""
+        if self.was is None:
+            return self.status
+        moved = f"renamed from {self.was}"
+        return moved if self.status == "renamed" else f"{moved}, {self.status}"
 
 
 class Review(msgspec.Struct, frozen=True, kw_only=True):
-    """What was compared: `single` is one file with another, and then there are no paths to tell of."""
+    """What was compared: `single` is one file with another, and then there are no paths to tell of.
+
+    `noticed_only` says that only what a guest notices is a difference. `failed` returns the exit code that something
+    other than a difference has led to; it is asked when all files have been compared.
+    """
 
     files: Iterable[Compared]
     single: bool
     color: bool = False
+    noticed_only: bool = False
+    failed: Callable[[], int] = lambda: 0
+
+    def differs(self, one: Compared) -> bool:
+        """Tell whether that is a difference, and the exit code 1."""
+        return one.status == "changed" or (not self.noticed_only and one.status not in ("same", "refused"))
 
 
 class Tally:
     """Counts what passes by."""
 
     def __init__(self) -> None:
-        self.files: dict[Status, int] = dict.fromkeys(("same", "changed", "added", "removed", "refused"), 0)
+        self.files: dict[Status, int] = dict.fromkeys(get_args(Status), 0)
         self.changes = Summary()
         self.requires: Requires = "none"
 
@@ -81,9 +107,14 @@ class Tally:
 
     def about_files(self) -> str:
         """Say how many files are how."""
-        words = {"same": "the same", **{name: name for name in ("changed", "added", "removed", "refused")}}
-        told = [f"{count} {words[name]}" for name, count in self.files.items() if count]
+        told = [f"{count} {'the same' if name == 'same' else name}" for name, count in self.files.items() if count]
         return f"{_count(sum(self.files.values()), 'file')}: {', '.join(told) or 'none'}"
+
+    def headline(self) -> str:
+        """Say all in one line: "no difference" only where there is none, within documents or of them."""
+        whole = [f"{count} {name}" for name, count in self.files.items() if count and name not in ("same", "changed")]
+        told = [self.sentence()] if self.total or not whole else []
+        return ". ".join([*told, *(["Documents: " + ", ".join(whole)] if whole else [])])
 
 
 def sentence(delta: Delta) -> str:
@@ -171,7 +202,7 @@ def text(review: Review) -> Iterator[str]:
         if one.status == "same":
             continue
         if not review.single:
-            yield styled(f"{escape.visible(one.path)}: {one.status}\n", bold=True)
+            yield styled(f"{escape.visible(f'{one.path}: {one.told}')}\n", bold=True)
         for change in one.delta.changes:
             yield from (f"  {line}\n" for line in _change(change, styled))
     if not review.single:
@@ -205,7 +236,8 @@ def to_json(review: Review) -> Iterator[str]:
     for one in review.files:
         tally.count(one)
         if not review.single and one.status != "same":
-            differing.append({"path": one.path, "status": one.status, "summary": one.delta.summary})
+            was = {} if one.was is None else {"was": one.was}
+            differing.append({"path": one.path, "status": one.status, **was, "summary": one.delta.summary})
         for change in one.delta.changes:
             wire = msgspec.to_builtins(change) | ({} if review.single else {"file": one.path})
             yield between + _indented(wire, 4)
@@ -242,16 +274,18 @@ def markdown(review: Review) -> Iterator[str]:
             length += len(piece)
             pieces[one.noticed].append(piece)
     yield f"{MARKER}\n"
-    yield f"**USB hardware:** {tally.sentence() if tally.total else 'no difference'}\n"
+    yield f"**USB hardware:** {tally.headline()}\n"
     if not review.single:
         yield f"\n{tally.about_files()}\n"
     yield from (*pieces[True], *pieces[False])
     if left_out:
         yield f"\n… and {_count(left_out, 'more file')}, left out here for its length.\n"
+    yield f"\n*{NOT_COMPARED}*\n"
 
 
 def _markdown_file(one: Compared, *, single: bool) -> str:
-    lines = [] if single else [f"#### {escape.code(one.path)}: {one.status}", ""]
+    was = "" if one.was is None else f"renamed from {escape.code(one.was)}, "
+    lines = [] if single else [f"#### {escape.code(one.path)}: {(was + one.status).removesuffix(', renamed')}", ""]
     if one.delta:
         lines += ["| | what | change | guest notices | requires |", "|---|---|---|---|---|"]
         for change in noticed_first(one.delta.changes):
@@ -270,8 +304,11 @@ def _markdown_file(one: Compared, *, single: bool) -> str:
 
 def findings(one: Compared) -> Iterator[Diagnostic]:
     """Give each change as a finding at its line of the new document, or of the file where it has none."""
-    if one.status in ("added", "removed"):
-        yield Diagnostic(code="T372", severity="warning", message=f"this domain was {one.status}", file=one.path)
+    for finding in one.refusals:
+        yield msgspec.structs.replace(finding, file=one.path)
+    if one.was is not None or one.status in ("added", "removed", "repaired"):
+        what = "this domain was " + escape.visible(one.told.removesuffix(", changed"))
+        yield Diagnostic(code="T372", severity="warning", message=what, file=one.path)
     for change in one.delta.changes:
         noticed = f"the guest notices: {change.reason}" if change.reason else "the guest does not notice"
         place = source(change)
@@ -289,27 +326,32 @@ def sarif(review: Review) -> Iterator[str]:
     """Give a SARIF log with a result for each change."""
     from translator.output import ci
 
-    files, found = _found(review)
-    yield ci.sarif(ci.Run(files, found, 1 if found else 0))
+    yield ci.sarif(_run(review))
 
 
 def junit(review: Review) -> Iterator[str]:
-    """Give a test suite with a case for each file, which fails where there is a difference."""
+    """Give a test suite with a case for each file, which fails where there is a difference, or it was refused."""
     from translator.output import ci
 
-    files, found = _found(review)
-    failures = tuple(msgspec.structs.replace(one, severity="error") for one in found)
-    yield ci.junit(ci.Run(files, failures, 1 if found else 0))
+    yield ci.junit(_run(review, failing=True))
 
 
-def _found(review: Review) -> tuple[tuple[str, ...], tuple[Diagnostic, ...]]:
+def _run(review: Review, *, failing: bool = False) -> Run:
+    """Return what was found as a run; `failing`: each difference as an error."""
+    from translator.output.ci import Run
+
     files: list[str] = []
     found: list[Diagnostic] = []
+    code = 0
     for one in review.files:
-        if one.status != "refused":  # which has findings of its own
-            files.append(one.path)
-            found += findings(one)
-    return tuple(files), tuple(found)
+        files.append(one.path)
+        differs = review.differs(one)
+        for finding in findings(one):
+            fails = failing and differs and finding.code in ("T370", "T371", "T372")
+            found.append(msgspec.structs.replace(finding, severity="error") if fails else finding)
+        if differs:
+            code = EXIT_DIFFERENT
+    return Run(tuple(files), tuple(found), review.failed() or code)
 
 
 def html(review: Review) -> Iterator[str]:
@@ -327,3 +369,4 @@ FORMS: Mapping[str, Callable[[Review], Iterator[str]]] = {
     "sarif": sarif,
     "html": html,
 }
+FINDINGS = frozenset(("junit", "sarif"))  # the forms that tell of what was refused, too
