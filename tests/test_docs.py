@@ -35,6 +35,7 @@ from translator.live.host import Host
 
 ELSEWHERE = {  # whole documents that other tests run, or whose generator they hold to its word
     "ci.md": "test_check",
+    "commands.md": "test_docs",
     "diagnostics.md": "test_errors",
     "manager.md": "test_manager",
     "models.md": "test_models",
@@ -227,6 +228,20 @@ def test_help_fits_a_terminal_and_has_an_example(entry: reference.Entry) -> None
     if words:
         assert entry.examples
         assert all(set(entry.path.split()) <= set(_words(example)) for example in entry.examples)
+
+
+def test_the_reference_is_the_commands() -> None:
+    written = (PROJECT / "docs/commands.md").read_text(encoding="utf-8")
+    assert written == reference.markdown(), "write it again: python -m translator.cli.reference > docs/commands.md"
+
+
+def test_every_link_leads_to_a_file() -> None:
+    links = {
+        (path.parent / link).resolve(): path.name
+        for path in PATHS
+        for link in re.findall(r"\]\((?![a-z]+:|#)([^)#]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8"))
+    }
+    assert {str(target): name for target, name in links.items() if not target.exists()} == {}
 
 
 def test_each_command_has_a_manual_page() -> None:

@@ -1,10 +1,11 @@
 """The command line as a reference: one Markdown document, or a manual page for each command, from click's own help.
 
-`python -m translator.cli.reference DIR` writes the manual pages there.
+`python -m translator.cli.reference > docs/commands.md` writes the document; with an argument DIR, the pages there.
 """
 
 from __future__ import annotations
 
+import html
 import inspect
 import sys
 from importlib.metadata import version
@@ -15,7 +16,7 @@ import click
 import msgspec
 
 from translator.cli import cli
-from translator.output.escape import code, markup
+from translator.output.escape import code
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,7 +100,7 @@ _HEAD = """# Commands
 
 
 def markdown() -> str:
-    """Return the reference as one document."""
+    """Return docs/commands.md."""
     return _HEAD + "".join(f"\n{_section(entry)}" for entry in entries())
 
 
@@ -108,7 +109,7 @@ def _section(entry: Entry) -> str:
     parts.append(f"```\n{entry.usage}\n```")
     for terms in (entry.commands, entry.options):
         if terms:
-            parts.append("\n".join(f"- {code(term)}: {markup(' '.join(told.split()))}" for term, told in terms))
+            parts.append("\n".join(f"- {code(term)}: {_text(' '.join(told.split()))}" for term, told in terms))
     if entry.examples:
         parts.append("```console\n" + "".join(f"# {example}\n" for example in entry.examples) + "```")
     return "\n\n".join(parts) + "\n"
@@ -116,7 +117,12 @@ def _section(entry: Entry) -> str:
 
 def _plain(paragraph: Paragraph) -> str:
     text = "\n".join(paragraph.lines)
-    return f"```\n{text}\n```" if paragraph.verbatim else markup(" ".join(paragraph.lines))
+    return f"```\n{text}\n```" if paragraph.verbatim else _text(" ".join(paragraph.lines))
+
+
+def _text(words: str) -> str:
+    """Return words of ours as Markdown, which looks for HTML in them."""
+    return html.escape(words, quote=False)
 
 
 def manual_pages() -> dict[str, str]:
@@ -161,7 +167,7 @@ def _roff(text: str) -> str:
     return f"\\&{typed}" if typed.startswith(".") else typed
 
 
-def main(directory: Path) -> None:
+def write_pages(directory: Path) -> None:
     """Write the manual pages."""
     directory.mkdir(parents=True, exist_ok=True)
     for name, page in manual_pages().items():
@@ -169,4 +175,7 @@ def main(directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    if len(sys.argv) > 1:
+        write_pages(Path(sys.argv[1]))
+    else:
+        sys.stdout.write(markdown())
