@@ -10,6 +10,7 @@ import msgspec
 from translator.document.domain import MAX_SIZE, Domain
 from translator.placing.resolve import resolve
 from translator.planning.compile import compile_plan
+from translator.planning.plan import check_plan
 from translator.planning.steps import COLDPLUG, Coldplug
 from translator.topology import check_domid
 
@@ -37,7 +38,7 @@ def load(
     Raises:
         DocumentError: the document is refused, with all its faults.
         OSError: the file cannot be read.
-        TypeError: it is text.
+        TypeError: it is text, or nothing of the kind.
     """
     from translator.document.parse import parse
     from translator.document.validate import validate
@@ -50,6 +51,8 @@ def load(
         with open(source, "rb") as stream:
             data = stream.read(max_size + 1)
         file = file or os.fspath(source)
+    elif not hasattr(source, "read"):
+        raise TypeError(f"expected a path, bytes or a binary file, and not {type(source).__name__}")
     else:
         data = source.read(max_size + 1)
         if not isinstance(data, bytes):
@@ -81,10 +84,13 @@ def plan(
 
     Raises:
         DocumentError: what the document says cannot be; with all its faults.
+        TypeError: it is no Domain.
         ValueError: an argument is none of those possible.
     """
     from translator.document.pinpoint import pinpoint, pinpointed
 
+    if not isinstance(domain, Domain):
+        raise TypeError(f"expected a Domain, as load() returns it, and not {type(domain).__name__}")
     if coldplug not in COLDPLUG:
         raise ValueError(f"coldplug is one of {', '.join(COLDPLUG)}, and not {coldplug!r}")
     check_domid(domid)
@@ -107,8 +113,15 @@ def diff(old: Plan, new: Plan) -> Delta:
     """Return what leads from one plan to another, by meaning: what the guest notices, and what it requires.
 
     The order of elements, layout, names of ours and defaults that are spelled out make no difference. A plan
-    without steps is one that was observed: what a host does not tell is no difference either.
+    without steps is one that was observed: what a host does not tell is no difference either. So a running domain
+    is compared by `diff(Plan(topology=seen, steps=()), plan)`, with `seen` from `Host.observe`.
+
+    Raises:
+        TypeError: one of them is no Plan.
     """
     from translator.comparison.compare import compare
+
+    check_plan(old)
+    check_plan(new)
 
     return compare(old, new)

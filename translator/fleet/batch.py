@@ -9,19 +9,24 @@ from __future__ import annotations
 import os
 from collections import deque
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from translator.document.domain import MAX_SIZE
 from translator.errors import HostError, TranslatorError
 from translator.planning.plan import is_plan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from concurrent.futures import Executor, Future
     from pathlib import Path
 
+    from translator.document.domain import Domain, SharePolicy
+    from translator.live.drivers import Driver
     from translator.planning.plan import Plan
+    from translator.planning.steps import Coldplug
+    from translator.topology import Layout
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -39,7 +44,16 @@ class Planned(NamedTuple):
 
 
 def plan_many(
-    paths: Iterable[str | Path], executor: Executor | None = None, *, max_size: int = MAX_SIZE, **options: Any
+    paths: Iterable[str | Path],
+    executor: Executor | None = None,
+    *,
+    max_size: int = MAX_SIZE,
+    domid: int | None = None,
+    layout: Layout | None = None,
+    coldplug: Coldplug = "auto",
+    usbback: bool = False,
+    device_models: SharePolicy | None = None,
+    probed: Mapping[str, Driver | None] | None = None,
 ) -> Iterator[Planned]:
     """Yield what becomes of each document, in the order of the paths.
 
@@ -47,17 +61,29 @@ def plan_many(
         paths: files, each with a document or a plan; taken from the iterable as they are needed.
         executor: whatever has the interface of `concurrent.futures.Executor`; its own pool of processes if None.
         max_size: the largest document that is read, in bytes.
-        options: those of `translator.plan`, for all of them.
+        domid, layout, coldplug, usbback, device_models, probed: as for `translator.plan`, for all of them.
 
     A document that is refused or cannot be read is a result with an `error`. Whoever stops taking results, or is
     interrupted, leaves nothing running.
 
     Raises:
         HostError: T429, a process of the pool was killed.
+        ValueError: an argument is none of those possible.
     """
+    from translator.api import plan
+
+    make = partial(
+        plan,
+        domid=domid,
+        layout=layout,
+        coldplug=coldplug,
+        usbback=usbback,
+        device_models=device_models,
+        probed=probed,
+    )
     names = (os.fspath(path) for path in paths)
     with process_pool() if executor is None else nullcontext(executor) as pool:
-        for _, future in in_order(lambda chunk: pool.submit(_plan_chunk, chunk, max_size, options), names):
+        for _, future in in_order(lambda chunk: pool.submit(_plan_chunk, chunk, max_size, domid, make), names):
             yield from result_of(future)
 
 
@@ -131,11 +157,11 @@ def result_of(future: Future[R]) -> R:
         ) from error
 
 
-def _plan_chunk(paths: list[str], max_size: int, options: dict[str, Any]) -> list[Planned]:
-    return [_plan(path, max_size, options) for path in paths]
+def _plan_chunk(paths: list[str], max_size: int, domid: int | None, make: Callable[[Domain], Plan]) -> list[Planned]:
+    return [_plan(path, max_size, domid, make) for path in paths]
 
 
-def _plan(path: str, max_size: int, options: dict[str, Any]) -> Planned:
+def _plan(path: str, max_size: int, domid: int | None, make: Callable[[Domain], Plan]) -> Planned:
     import translator
 
     try:
@@ -143,8 +169,8 @@ def _plan(path: str, max_size: int, options: dict[str, Any]) -> Planned:
             data = stream.read(max_size + 1)
             if is_plan(data):
                 plan = translator.Plan.from_json(data + stream.read())
-                return Planned(path, plan.bind(domid=options.get("domid")), None)
+                return Planned(path, plan.bind(domid=domid), None)
         domain = translator.load(data, file=path, max_size=max_size)
-        return Planned(path, translator.plan(domain, **options), None)
+        return Planned(path, make(domain), None)
     except (TranslatorError, OSError) as error:
         return Planned(path, None, error)

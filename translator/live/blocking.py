@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
-from translator.live.host import Host
+from translator.live.host import TIMEOUT_S, XENSTORED_SOCKET, Host
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
     from types import TracebackType
 
     from translator.planning.plan import Plan
-    from translator.saga.outcome import Applied
+    from translator.saga.outcome import Applied, StepEvent
     from translator.saga.recover import Recovered
     from translator.saga.unfinished import Unfinished
     from translator.topology import Layout, Topology
@@ -23,10 +25,26 @@ class BlockingHost:
     was begun, and then raises KeyboardInterrupt.
     """
 
-    def __init__(self, **reach: Any) -> None:
+    def __init__(
+        self,
+        *,
+        xenstore: str | Path = XENSTORED_SOCKET,
+        qmp: str | Path | Mapping[str, str | Path] | None = None,
+        sysfs: str | Path = "/sys",
+        timeout_s: float | None = None,
+        state: str | Path | None = None,
+        lock_timeout_s: float = TIMEOUT_S,
+    ) -> None:
         from asyncio import Runner  # importing a plan's stages must not cost asyncio
 
-        self._host = Host(**reach)
+        self._host = Host(
+            xenstore=xenstore,
+            qmp=qmp,
+            sysfs=sysfs,
+            timeout_s=timeout_s,
+            state=state,
+            lock_timeout_s=lock_timeout_s,
+        )
         self._runner = Runner()
 
     def __enter__(self) -> Self:
@@ -37,17 +55,66 @@ class BlockingHost:
     ) -> None:
         self.close()
 
-    def apply(self, plan: Plan, **options: Any) -> Applied:
+    def apply(
+        self,
+        plan: Plan,
+        *,
+        prune: bool = False,
+        replace: bool = False,
+        force: bool = False,
+        dry_run: bool = False,
+        on_step: Callable[[StepEvent], None] | None = None,
+        confirm_s: float | None = None,
+        on_confirm: Callable[[float], None] | None = None,
+    ) -> Applied:
         """Make the running domain match the plan; see `Host.apply`."""
-        return self._runner.run(self._host.apply(plan, **options))
+        return self._runner.run(
+            self._host.apply(
+                plan,
+                prune=prune,
+                replace=replace,
+                force=force,
+                dry_run=dry_run,
+                on_step=on_step,
+                confirm_s=confirm_s,
+                on_confirm=on_confirm,
+            )
+        )
 
-    def attach(self, *devices: str | bytes, **options: Any) -> Applied:
+    def attach(
+        self,
+        *devices: str | bytes,
+        domid: int | None = None,
+        layout: Layout | None = None,
+        auto_controller: bool = True,
+        dry_run: bool = False,
+        on_step: Callable[[StepEvent], None] | None = None,
+    ) -> Applied:
         """Attach devices to the running domain; see `Host.attach`."""
-        return self._runner.run(self._host.attach(*devices, **options))
+        return self._runner.run(
+            self._host.attach(
+                *devices,
+                domid=domid,
+                layout=layout,
+                auto_controller=auto_controller,
+                dry_run=dry_run,
+                on_step=on_step,
+            )
+        )
 
-    def detach(self, *devices: str | bytes, **options: Any) -> Applied:
+    def detach(
+        self,
+        *devices: str | bytes,
+        domid: int | None = None,
+        layout: Layout | None = None,
+        force: bool = False,
+        dry_run: bool = False,
+        on_step: Callable[[StepEvent], None] | None = None,
+    ) -> Applied:
         """Detach devices and controllers from the running domain; see `Host.detach`."""
-        return self._runner.run(self._host.detach(*devices, **options))
+        return self._runner.run(
+            self._host.detach(*devices, domid=domid, layout=layout, force=force, dry_run=dry_run, on_step=on_step)
+        )
 
     def observe(self, *, domid: int | None = None, layout: Layout | None = None) -> Topology:
         """Return what the running domain has; see `Host.observe`."""
@@ -57,9 +124,11 @@ class BlockingHost:
         """Return what applies have left in the state directory; see `Host.unfinished`."""
         return self._host.unfinished()
 
-    def recover(self, one: Unfinished, **options: Any) -> Recovered:
+    def recover(
+        self, one: Unfinished, *, resume: bool = False, on_step: Callable[[StepEvent], None] | None = None
+    ) -> Recovered:
         """Take back what a killed apply did, or finish it; see `Host.recover`."""
-        return self._runner.run(self._host.recover(one, **options))
+        return self._runner.run(self._host.recover(one, resume=resume, on_step=on_step))
 
     def close(self) -> None:
         """Close what was opened."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from translator.errors import HostError, OutcomeUnknown
-from translator.planning.plan import LaunchOption, QmpCommand, SysfsWrites, Transaction, Wait
+from translator.planning.plan import LaunchOption, QmpCommand, SysfsWrites, Transaction, Wait, check_plan
 from translator.topology import PRIMARY, check_domid
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from translator.hosts.sysfs import Sysfs
     from translator.hosts.xenstore import Xenstore
     from translator.hosts.xenview import View
+    from translator.hotplug.attach import Given
     from translator.live.drivers import KnownDrivers
     from translator.planning.plan import Action, Plan, XenstoreOp
     from translator.saga.outcome import Applied, StepEvent
@@ -103,21 +104,39 @@ class Host:
         confirm_s: float | None = None,
         on_confirm: Callable[[float], None] | None = None,
     ) -> Applied:
-        """Make the running domain match the plan; see `translator.live.apply.apply`.
+        """Make the running domain match the plan, all or nothing; what already does is left alone.
+
+        It returns when the host was seen to match. A plan that a dry run has returned is carried out as it stands,
+        and says itself what may be removed. Cancelling undoes what was begun, and returns when that is done.
 
         Args:
+            plan: whose domain runs: a Xen domain's plan has a domid; any other is for the QEMU that `qmp` names.
             prune: also remove what the plan does not name.
             replace: let a controller take the place of another one, which the guest sees as a replug.
             force: do not wait for guest and backend to let go of a controller.
             dry_run: do nothing, and return the steps that would be carried out, and a plan of them. It is for this
                 host as it is now: applied to it later, it is refused (T426) when the domain has changed.
-            on_step: is told of each step as it begins and ends.
-            confirm_s: take all back again unless `translator commit` comes within so many seconds.
-            on_confirm: is told when they begin.
+            on_step: is told of each step as it begins and ends. What it raises then undoes all that was done, and is
+                raised on; what it raises during the undoing is passed over.
+            confirm_s: take all back again unless `translator commit` comes within so many seconds; for a host with
+                `state`.
+            on_confirm: is told when they begin, with their number.
+
+        Raises:
+            HostError: the host refused, has something else in a place that the plan needs, is not as it was when the
+                plan was made against it (T426), or cannot be reached; it was not confirmed in time (T508). The
+                host is as it was.
+            OutcomeUnknown: a HostError; a request was sent before the first step, and no answer came.
+            RollbackError: a HostError; the host is not as it was. `.stuck` names what stays, and where there is
+                `state`, the journal stays too, for `recover`.
+            TypeError: it is no plan.
+            ValueError: `confirm_s` without `state`; or `prune`, `replace` or `force` other than a dry run's plan
+                says itself.
         """
         from translator.live.apply import apply
         from translator.live.transition import Policy
 
+        check_plan(plan)
         policy = Policy(prune=prune, replace=replace, force=force)
         return await apply(
             plan,
@@ -138,17 +157,29 @@ class Host:
         dry_run: bool = False,
         on_step: Callable[[StepEvent], None] | None = None,
     ) -> Applied:
-        """Attach devices to the running domain; see `translator.hotplug.attach.attach`.
+        """Attach devices to the running domain, all of them or none.
 
         Args:
-            devices: each a word, such as `hostdev:1.8`, or the bytes of a fragment of domain XML.
+            devices: each a word, such as `hostdev:1.8`, `hostdev:046d:c52b`, `tablet` or `controller:qusb2,ports=4`,
+                or the bytes of a fragment of domain XML, which may name controller and port.
             domid: a Xen domain's id; None for the one QEMU that `qmp` names.
             layout: where the domain's records live; libxl if None.
+            auto_controller: whether a controller may come along where no port is free; else there is no room then.
+            dry_run: do nothing, and return the steps that would be carried out.
+            on_step: is told of each step as it begins and ends; what it raises counts as with `apply`.
+
+        Raises:
+            DocumentError: a word or a fragment is refused.
+            HostError: a device is not there (T411), or is attached already; there is no room; or as `apply`. The
+                domain is as it was.
+            RollbackError: as `apply`.
+            TypeError: a device is neither a word nor bytes.
+            ValueError: the domid is none.
         """
-        from translator.hotplug.attach import Given, attach
+        from translator.hotplug.attach import attach
 
         check_domid(domid)
-        given = [Given(one) for one in devices]
+        given = _given(devices)
         moved = await attach(
             self,
             given,
@@ -169,11 +200,29 @@ class Host:
         dry_run: bool = False,
         on_step: Callable[[StepEvent], None] | None = None,
     ) -> Applied:
-        """Detach devices and controllers, and all that stands on them; see `translator.hotplug.attach.detach`."""
-        from translator.hotplug.attach import Given, detach
+        """Detach devices and controllers, and all that stands on them, all of them or none.
+
+        Args:
+            devices: each a word by which it was attached; an id in QEMU; a port, such as `1:2.1`; a part, such as
+                `controller:1` or `device:scsi:0:0.0.3`; or the bytes of a fragment of domain XML.
+            domid: a Xen domain's id; None for the one QEMU that `qmp` names.
+            layout: where the domain's records live; libxl if None.
+            force: do not wait for guest and backend to let go of a controller.
+            dry_run: do nothing, and return the steps that would be carried out.
+            on_step: is told of each step as it begins and ends; what it raises counts as with `apply`.
+
+        Raises:
+            DocumentError: a word or a fragment is refused.
+            HostError: nothing of it is attached (T438), or several things are (T439); or as `apply`. The domain is
+                as it was.
+            RollbackError: as `apply`.
+            TypeError: a device is neither a word nor bytes.
+            ValueError: the domid is none.
+        """
+        from translator.hotplug.attach import detach
 
         check_domid(domid)
-        given = [Given(one) for one in devices]
+        given = _given(devices)
         moved = await detach(self, given, domid=domid, layout=layout, force=force, dry_run=dry_run, on_step=on_step)
         return moved.applied
 
@@ -196,6 +245,7 @@ class Host:
 
         Raises:
             HostError: T507, the directory cannot be read or trusted.
+            ValueError: the host was made without `state`.
         """
         from translator.saga.state import State
         from translator.saga.unfinished import unfinished
@@ -206,7 +256,7 @@ class Host:
     async def recover(
         self, one: Unfinished, *, resume: bool = False, on_step: Callable[[StepEvent], None] | None = None
     ) -> Recovered:
-        """Take back what a killed apply did, or finish it; see `translator.saga.recover.recover`.
+        """Take back what a killed apply did, or finish it; only what is in effect is undone, so it may be repeated.
 
         The sockets are those of the apply, by its journal, and not this host's own.
 
@@ -218,6 +268,7 @@ class Host:
         Raises:
             HostError: T511, the journal is gone; T501, it could not be finished, and all was taken back.
             RollbackError: something is still in between, and the journal stays.
+            ValueError: the host was made without `state`.
         """
         from translator.saga.recover import recover
         from translator.saga.state import State
@@ -340,6 +391,15 @@ class Host:
             await qmp.close()
         if xenstore is not None:
             await xenstore.close()
+
+
+def _given(devices: Sequence[str | bytes]) -> list[Given]:
+    from translator.hotplug.attach import Given
+
+    for one in devices:
+        if not isinstance(one, (str, bytes)):
+            raise TypeError(f"expected a word or the bytes of a fragment, and not {type(one).__name__}")
+    return [Given(one) for one in devices]
 
 
 class Performer:

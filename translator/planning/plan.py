@@ -265,6 +265,19 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(sorted(set(PLACEHOLDER.findall(self.to_json()))))
 
 
+def check_plan(given: object) -> None:
+    """Refuse what is given in the place of a plan.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not isinstance(given, Plan):
+        raise TypeError(
+            f"expected a Plan, and not {type(given).__name__}; "
+            "a document becomes one by: translator.plan(translator.load(…))"
+        )
+
+
 def is_plan(data: bytes) -> bool:
     """Tell whether a file's content, or the beginning of it, is a plan and no document."""
     return data[:1000].lstrip()[:1] == b"{"
