@@ -270,6 +270,8 @@ def test_completion(shell: str) -> None:
     assert offered("translator pl")[:2] == ["plain", "plan"]
     assert offered("translator plan gu") == ["file", "gu"]
     assert offered("translator explain T30")[:4] == ["plain", "T301", "plain", "T302"]
+    assert offered("translator attach guest ")[1::2][:4] == ["tablet", "mouse", "keyboard", "hub"]
+    assert offered("translator attach guest h") == ["plain", "hub", "plain", "hostdev:", "file", "h"]
     assert offered("translator models qu")[1::2] == ["qusb1", "qusb2"]
 
 

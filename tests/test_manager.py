@@ -49,6 +49,37 @@ def test_many_guests_at_once(manager: dict[str, Any]) -> None:
     run(scenario())
 
 
+def test_each_domain_has_its_monitor_and_a_pulled_device_is_told(manager: dict[str, Any]) -> None:
+    async def scenario() -> None:
+        document = (
+            b"<domain type='xen'><name>guest8</name><os><type>hvm</type></os><devices>"
+            b"<controller type='usb' index='0' model='piix3-uhci'/><input type='tablet' bus='usb'/>"
+            b"<input type='mouse' bus='usb'/></devices></domain>"
+        )
+        async with Sandbox() as sandbox:
+            guests = [sandbox.add_guest(f"guest{number}", domid=number) for number in (7, 8)]
+            sandbox.add_host_device("1-8", bus=1, device=8, vendor=0x046D, product=0xC52B)
+            async with translator.Host(xenstore=sandbox.xenstore_socket, sysfs=sandbox.sysfs) as host:
+                for guest in guests:
+                    host.learn_monitor("primary", guest.domid, str(guest.qmp_socket))
+                    await host.attach("controller:piix3-uhci", "tablet", domid=guest.domid)
+                await host.attach("controller:qusb2", "hostdev:046d:c52b", domid=7)
+                sandbox.remove_host_device("1-8")
+                (pulled,) = [one.host for one in (await host.observe(domid=7)).devices if one.host]
+                assert (pulled.path, pulled.vendor, pulled.product) == ("1-8", None, None)
+                await host.detach("1:1", domid=7)
+                drift = await manager["drift"](host, 8, document)
+                assert [(one.action, one.id) for one in drift.changes] == [("add", "device:usb:0:2")]
+            async with translator.Host(
+                xenstore=sandbox.xenstore_socket, qmp=guests[0].qmp_socket, sysfs=sandbox.sysfs
+            ) as host:
+                await host.observe(domid=7)
+                with pytest.raises(translator.HostError, match=r"a QEMU without a domid is asked for(.|\n)*domid=…"):
+                    await host.observe()
+
+    run(scenario())
+
+
 def test_who_takes_too_long_is_undone(manager: dict[str, Any]) -> None:
     async def scenario() -> None:
         async with Sandbox(backend_delay_s=None) as sandbox:

@@ -122,9 +122,9 @@ CATALOG: dict[str, Entry] = {
         "warning",
     ),
     "T122": Entry(
-        "no place in domain XML",
-        "`convert --to xml` leaves this out. With `--keep-unknown` it is kept in `<metadata>`, and the way back "
-        "restores it.",
+        "not translated into domain XML",
+        "`convert --to xml` leaves this out, whether domain XML has words for it or not. With `--keep-unknown` it is "
+        "kept in `<metadata>`, and the way back restores it.",
         'cpus = "2-3"',
         "warning",
     ),
@@ -581,7 +581,12 @@ CATALOG: dict[str, Entry] = {
         "when the guest does; a PV controller is connected again.",
         "a PCI controller in a guest that is paused",
     ),
-    "T411": Entry("no such host device", "The host has no such USB device, or it cannot be read.", "it was pulled"),
+    "T411": Entry(
+        "no such host device",
+        "The host has no such USB device, or it cannot be read. A sandbox has those that its documents name, "
+        "and those of its `--device`.",
+        "it was pulled",
+    ),
     "T412": Entry(
         "ambiguous host device",
         "Several USB devices of the host have these ids. Name one by bus and device number, port or serial number.",
@@ -909,7 +914,7 @@ def text_of(code: str) -> str | None:
     if entry is None:
         return None
     text = textwrap.fill(entry.meaning, 80, break_on_hyphens=False, break_long_words=False)
-    example = f"\n\nExample:\n  {entry.example}" if entry.example else ""
+    example = f"\n\nWhat provokes it:\n  {entry.example}" if entry.example else ""
     return f"{entry.severity}[{code}]: {entry.title}\n\n{text}{example}\n"
 
 

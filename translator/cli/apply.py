@@ -27,6 +27,7 @@ _OF_A_HOST = ("xenstore", "qmp", "sysfs", "name", "state", "lock_timeout")  # wh
 
 @click.command(
     "apply",
+    cls=options.NamingCommand,
     epilog=options.examples(
         "translator apply --sandbox guest.xml",
         "translator apply guest.xml --domid 7 --dry-run --format json >plan.json",

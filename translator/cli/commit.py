@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from translator.cli.options import Reporting
 
 
-@click.command("commit", epilog=options.examples("translator commit --name guest"))
+@click.command("commit", cls=options.NamingCommand, epilog=options.examples("translator commit --name guest"))
 @options.domid
 @click.option("--name", help="The domain's name.")
 @options.state

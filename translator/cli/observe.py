@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 @click.command(
     "observe",
+    cls=options.NamingCommand,
     epilog=options.examples(
         "translator observe --name guest",
         "translator observe --qmp /run/qemu/guest.sock --format json",

@@ -111,6 +111,21 @@ class Reporting(msgspec.Struct, frozen=True):
         return Report(self.strict, self.diagnostics, self.color)
 
 
+class NamingCommand(click.Command):
+    """A command that is told by options which domain is meant, and says so to who gives the domain as an argument."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the arguments."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            if type(error) is click.UsageError:  # too many of them; what else is wrong has a class of its own
+                words = {"name": "--name NAME", "domid": "--domid N", "qmp": "--qmp PATH"}
+                ways = [word for name, word in words.items() if name in {one.name for one in self.params}]
+                error.message += f"; a domain is named by {' or '.join(ways)}"
+            raise
+
+
 class PathType(click.Path):
     """A path as `pathlib` has it, imported where one is given."""
 
@@ -189,6 +204,16 @@ def complete_file(context: click.Context, parameter: click.Parameter, begun: str
 def complete_word(words: Iterable[str]) -> Callable[[click.Context, click.Parameter, str], list[str]]:
     """Return what has the shell complete one of these words."""
     return lambda context, parameter, begun: [word for word in words if word.startswith(begun)]
+
+
+def complete_device(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
+    """Have the shell complete a device's word, or the name of a file with a fragment."""
+    from click.shell_completion import CompletionItem
+
+    from translator.hotplug.words import PLAIN
+
+    words = [word for word in (*PLAIN, "controller:", "hostdev:") if word.startswith(begun)]
+    return [*map(CompletionItem, words), *complete_file(context, parameter, begun)]
 
 
 DOMID = click.IntRange(1, DOMID_MAX)
@@ -285,7 +310,7 @@ moving = _group(
     "moving",
     Moving,
     domain,
-    click.argument("devices", nargs=-1, required=True, metavar="DEVICE…", shell_complete=complete_file),
+    click.argument("devices", nargs=-1, required=True, metavar="DEVICE…", shell_complete=complete_device),
     click.option(
         "--save",
         type=PathType(exists=True, dir_okay=False),

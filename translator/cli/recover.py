@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 @click.command(
     "recover",
+    cls=options.NamingCommand,
     epilog=options.examples("translator recover --list", "translator recover --resume --domid 7"),
 )
 @click.option("--rollback", is_flag=True, help="Take all back [default].")

@@ -15,14 +15,45 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from translator.cli.options import Reporting
+    from translator.topology import HostDevice
 
 
-@click.command("sandbox", epilog=options.examples("translator sandbox guest.xml --directory /tmp/sandbox"))
+def _selectors(context: click.Context, option: click.Parameter, value: tuple[str, ...]) -> tuple[HostDevice, ...]:
+    """Read which devices the host is to have."""
+    from translator.errors import DocumentError
+    from translator.hotplug.words import parse_selector
+
+    try:
+        return tuple(map(parse_selector, value))
+    except DocumentError as error:
+        raise click.BadParameter(error.diagnostics[0].message) from error
+
+
+@click.command(
+    "sandbox",
+    epilog=options.examples(
+        "translator sandbox guest.xml --directory /tmp/sandbox",
+        "translator sandbox guest.xml --device 046d:c52b --device 0951:1666",
+    ),
+)
 @click.argument("files", nargs=-1, metavar="[FILE]…", shell_complete=options.complete_file)
 @click.option("--directory", type=options.PathType(file_okay=False), help="Where the sockets are made.")
+@click.option(
+    "--device",
+    "devices",
+    multiple=True,
+    callback=_selectors,
+    metavar="VENDOR:PRODUCT",
+    help="A USB device that the host has besides.",
+)
 @options.reporting
-def command(files: tuple[str, ...], directory: Path | None, reporting: Reporting) -> None:
-    """Run the embedded host until interrupted, with a guest for each document; print how to reach it."""
+def command(
+    files: tuple[str, ...], directory: Path | None, devices: tuple[HostDevice, ...], reporting: Reporting
+) -> None:
+    """Run the embedded host until interrupted, with a guest for each document; print how to reach it.
+
+    The host has the USB and SCSI devices that the documents name, and those of --device; no others.
+    """
     if directory is not None and not directory.is_dir():
         inputs.usage(f"there is no directory {str(directory)!r}: make it first, or name none")
     report = reporting.report()
@@ -40,6 +71,8 @@ def command(files: tuple[str, ...], directory: Path | None, reporting: Reporting
 
         async with Sandbox(directory) as embedded:
             guests = [embedded.make_host_for(made) for made in plans] or [embedded.add_guest("sandbox")]
+            for device in devices:
+                embedded.plug(device)
             for guest in guests:
                 click.echo(
                     f"{guest.name}: --domid {guest.domid} --xenstore {embedded.xenstore_socket} "

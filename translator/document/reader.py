@@ -89,8 +89,13 @@ class Reader:
         match = _NUMBERS[base].fullmatch(text)
         if match is None:
             kind = "a whole number" if base == 10 else "a whole number (decimal, 0x… or 0…)"
+            hexadecimal = base == 0 and re.fullmatch("[0-9a-fA-F]{1,8}", text)
             self.fault(
-                "T306", place, attribute, f"{attribute} is {quoted(text)}, which is not {kind} of at least {least}"
+                "T306",
+                place,
+                attribute,
+                f"{attribute} is {quoted(text)}, which is not {kind} of at least {least}",
+                f"did you mean 0x{text}?" if hexadecimal else None,
             )
             return None
         value = _c_number(match[1], base)

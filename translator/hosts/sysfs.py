@@ -60,7 +60,7 @@ class Sysfs:
                 f"the host has no USB device {wanted.selector}",
                 f"it has: {_list([one for one in devices if not self.is_hub(one)])}"
                 if devices
-                else f"{self.root}/bus/usb/devices lists none at all",
+                else f"{self.root}/bus/usb/devices lists none at all; a sandbox has those that its documents name",
             )
         if len(fitting) > 1:
             raise HostError(

@@ -355,8 +355,10 @@ class Host:
             if owner != domid:
                 raise HostError(
                     "T402",
-                    f"the socket {named} is that of domain {owner}, and domain {domid} is asked for",
-                    "use a Host for each domain, or leave qmp out to use libxl's own sockets",
+                    f"the socket {named} has been that of {_called(owner)}, and {_called(domid)} is asked for now",
+                    "name the Xen domain in each call: domid=…"
+                    if domid is None
+                    else "use a Host for each domain, or leave qmp out to use libxl's own sockets",
                 )
             return named
         if domid is not None:
@@ -391,6 +393,10 @@ class Host:
             await qmp.close()
         if xenstore is not None:
             await xenstore.close()
+
+
+def _called(domid: int | None) -> str:
+    return "a QEMU without a domid" if domid is None else f"domain {domid}"
 
 
 def _given(devices: Sequence[str | bytes]) -> list[Given]:

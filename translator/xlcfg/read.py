@@ -67,7 +67,7 @@ def _lost(sheet: Sheet, kept: Kept) -> Diagnostic:
     sheet.warn(
         "T122",
         kept.source,
-        f"{what} has no place in domain XML and is left out",
+        f"{what} is not translated, and left out",
         "--keep-unknown keeps it in <metadata>",
         kept.name,
     )

@@ -102,6 +102,7 @@ def _host(devices: Devices, hostdev: Place, source: Place | None) -> HostDevice 
     if source is None:
         reader.fault("T312", hostdev, None, "the <hostdev> has no <source>", "say which device of the host is meant")
         return None
+    before = len(reader.faults)
     found: dict[str, int] = {}
     for name in ("vendor", "product"):
         child = reader.child(source, name)
@@ -121,6 +122,8 @@ def _host(devices: Devices, hostdev: Place, source: Place | None) -> HostDevice 
             if bus and number:
                 found |= {"bus": bus, "device": number}
     serial = _serial_number(devices, source)
+    if len(reader.faults) > before:
+        return None  # what it names is known no further
     half = ("vendor" in found) != ("product" in found) or found.get("vendor") == 0
     if half or not ("vendor" in found or "device" in found or path is not None or serial is not None):
         reader.fault(

@@ -235,7 +235,7 @@ class Sandbox:
         """
         for device in plan.topology.devices:
             if device.host is not None:
-                self._plug(device.host)
+                self.plug(device.host)
             if device.scsi is not None:
                 self._plug_scsi(device.scsi)
         identity = plan.topology.domain
@@ -253,8 +253,11 @@ class Sandbox:
             others=launched,
         )
 
-    def _plug(self, wanted: HostDevice) -> None:
-        """Plug in a host device that fits the selector, unless one does already."""
+    def plug(self, wanted: HostDevice) -> None:
+        """Plug in a host device that fits the selector, unless one does already; what it leaves open is the next.
+
+        That is bus 1, the lowest device number above all of the bus, and the port of that number.
+        """
         present = self.host_usb.devices
         if any(fits(found, wanted) for found in Sysfs(self.sysfs).usb_devices()):
             return
