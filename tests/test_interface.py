@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import subprocess
 import sys
@@ -11,7 +12,6 @@ import pytest
 
 import translator
 from tests.conftest import FIXTURES, PROJECT
-from tests.test_apply import run
 from translator import BlockingHost, Host
 
 if TYPE_CHECKING:
@@ -74,9 +74,12 @@ def test_what_is_none_of_those_is_refused() -> None:
         (lambda: translator.plan(plan), r"expected a Domain, as load\(\) returns it, and not Plan"),
         (lambda: translator.diff(domain, plan), "expected a Plan, and not Domain; a document becomes one by"),
         (lambda: translator.diff(plan, domain), "expected a Plan, and not Domain"),
-        (lambda: run(Host().apply(domain)), "expected a Plan, and not Domain"),
-        (lambda: run(Host().attach(nothing)), "expected a word or the bytes of a fragment, and not NoneType"),
-        (lambda: run(Host().detach("tablet", plan)), "expected a word or the bytes of a fragment, and not Plan"),
+        (lambda: asyncio.run(Host().apply(domain)), "expected a Plan, and not Domain"),
+        (lambda: asyncio.run(Host().attach(nothing)), "expected a word or the bytes of a fragment, and not NoneType"),
+        (
+            lambda: asyncio.run(Host().detach("tablet", plan)),
+            "expected a word or the bytes of a fragment, and not Plan",
+        ),
     ):
         with pytest.raises(TypeError, match=said):
             misused()

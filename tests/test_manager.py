@@ -127,8 +127,9 @@ def test_what_a_killed_process_began_is_settled(manager: dict[str, Any], tmp_pat
 
 def test_without_an_event_loop(manager: dict[str, Any], tmp_path: Path) -> None:
     with serving(tmp_path) as bench:
-        reach = {"xenstore": bench.xenstore, "qmp": bench.qmp, "sysfs": bench.sysfs}
-        with translator.BlockingHost(**reach, state=tmp_path / "state") as host:
+        with translator.BlockingHost(
+            xenstore=bench.xenstore, qmp=bench.qmp, sysfs=bench.sysfs, state=tmp_path / "state"
+        ) as host:
             assert host.unfinished() == ()
             assert host.attach("tablet", domid=DOMID).steps
             assert [one.kind for one in host.observe(domid=DOMID).devices] == ["tablet"]

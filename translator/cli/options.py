@@ -119,11 +119,13 @@ class NamingCommand(click.Command):
         try:
             return super().parse_args(ctx, args)
         except click.UsageError as error:
-            if type(error) is click.UsageError:  # too many of them; what else is wrong has a class of its own
-                words = {"name": "--name NAME", "domid": "--domid N", "qmp": "--qmp PATH"}
-                ways = [word for name, word in words.items() if name in {one.name for one in self.params}]
-                error.message += f"; a domain is named by {' or '.join(ways)}"
-            raise
+            if type(error) is not click.UsageError:
+                raise
+            # too many of them: what else is wrong has a class of its own
+            given = {one.name for one in self.params}
+            words = {"name": "--name NAME", "domid": "--domid N", "qmp": "--qmp PATH"}
+            ways = " or ".join(word for name, word in words.items() if name in given)
+            raise click.UsageError(f"{error.message}; a domain is named by {ways}", ctx) from None
 
 
 class PathType(click.Path):
