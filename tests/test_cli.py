@@ -50,6 +50,8 @@ def translator(*words: str, input: str | None = None) -> subprocess.CompletedPro
         (["apply", WEB, "--sandbox", "--qmp", "x"], 2, "--sandbox brings its own host, so --qmp means nothing"),
         (["apply", WEB, "--sandbox", "--lock-timeout", "1"], 2, "so --lock-timeout means nothing"),
         (["diff", WEB, WEB, "--qmp", "x"], 2, "no host is asked but with --live, so --qmp means nothing"),
+        (["observe", "web"], 2, "extra argument (web); a domain is named by --name NAME or --domid N or --qmp PATH"),
+        (["sandbox", "--device", "046d:"], 2, "Invalid value for '--device'"),
         (["apply", "fixtures/plans"], 2, "apply takes one document"),
         (["apply", "/no/such.xml"], 2, "cannot read '/no/such.xml'"),
         (["apply", PLAN, "--domid", "0"], 2, "--domid"),
