@@ -125,6 +125,20 @@ def test_golden_conversion(case: Path, check_golden: Callable[[Path, str], None]
     assert facts(config) == facts(there.data) == facts(back.data)
 
 
+def test_what_is_not_translated_is_told_by_its_setting() -> None:
+    config = GUEST + 'disk = [ "/dev/a,raw,xvda",\n "/dev/b,raw,xvdb" ]\nvif = [ "bridge=br0" ]\n'
+    config += 'disk += [ "/dev/c,raw,xvdc" ]\nvnc = 1\n'
+    plan = translator.plan(translator.load(config.encode(), file="guest.cfg"))
+    first = GUEST.count("\n") + 1
+    assert [(one.element, one.source.line - first) for one in plan.untranslated] == [
+        ("disk", 0),
+        ("disk", 1),
+        ("disk", 3),
+        ("vif", 2),
+        ("vnc", 4),
+    ]
+
+
 def test_a_plan_is_the_same_from_either_language_and_names_the_lines_of_its_own() -> None:
     case = PROJECT / "fixtures/convert/usbctrl-and-usbdev"
     config = translator.plan(translator.load(case / "domain.cfg"))

@@ -223,7 +223,7 @@ class Device(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Untranslated(msgspec.Struct, frozen=True):
-    """An element of the document that no step comes from."""
+    """An element of the document that no step comes from, by its path; in a file of xl's, a setting by its name."""
 
     element: str
     source: Source

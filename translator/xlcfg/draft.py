@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from lxml import etree
 
 from translator.document.locate import Locator
 from translator.errors import Source
-from translator.xlcfg.language import Text
+from translator.xlcfg.language import Items, Setting, Text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from lxml.etree import _Element
+
+    from translator.xlcfg.language import Value
 
 
 class Draft:
@@ -59,17 +63,35 @@ class Draft:
         etree.indent(self.root)
         return etree.tostring(self.root, encoding="utf-8") + b"\n"
 
-    def locator(self) -> DraftLocator:
-        """Return what knows where the elements were asked for."""
-        return DraftLocator(self.xml(), self.root, self._places)
+    def locator(self, settings: Iterable[Setting]) -> DraftLocator:
+        """Return what knows where the elements were asked for, and by which of the settings."""
+        return DraftLocator(self.xml(), self.root, self._places, settings)
 
 
 class DraftLocator(Locator):
     """Where the elements stand in the file that they were drawn up from; `text` is the XML drawn up."""
 
-    def __init__(self, text: bytes, root: _Element, places: Mapping[tuple[_Element, str | None], Source]) -> None:
+    def __init__(
+        self,
+        text: bytes,
+        root: _Element,
+        places: Mapping[tuple[_Element, str | None], Source],
+        settings: Iterable[Setting],
+    ) -> None:
         super().__init__(text, root)
         self._places = places
+        self._settings = settings
+
+    @cached_property
+    def _begun(self) -> list[tuple[tuple[int, int], str]]:
+        """Where each setting and each of its values begins; a list may have been added to further down."""
+        return sorted((place, one.name) for one in self._settings for place in _places(one))
+
+    def name(self, element: _Element) -> str | None:
+        """Return the setting that asked for the element."""
+        source = self.source(element)
+        number = bisect_right(self._begun, (source.line, source.column), key=lambda one: one[0])
+        return self._begun[number - 1][1] if number else None
 
     def source(self, element: _Element, attribute: str | None = None) -> Source:
         """Return the place of the attribute, or else of the nearest element that has one."""
@@ -81,3 +103,10 @@ class DraftLocator(Locator):
                 return self._places[current, None]
             current = current.getparent()
         return Source(1, 1)
+
+
+def _places(part: Setting | Value) -> Iterator[tuple[int, int]]:
+    yield part.source.line, part.source.column
+    inside = (part.value,) if isinstance(part, Setting) else part.values if isinstance(part, Items) else ()
+    for one in inside:
+        yield from _places(one)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from translator.errors import Diagnostic
     from translator.topology import Guest
+    from translator.xlcfg.language import Setting
 
 _OS = {"hvm": "hvm", "pv": "linux", "pvh": "xenpvh"}
 _BUILDERS: dict[str, Guest] = {"hvm": "hvm", "generic": "pv", "linux": "pv"}
@@ -32,9 +33,10 @@ _OFFSET = re.compile(r"-?[0-9]{1,9}", re.ASCII)
 
 
 class Drawn(NamedTuple):
-    """The XML drawn up, and what is to be said of it; `lost` is what it has no place for and does not keep."""
+    """The XML drawn up from the settings, and what is to be said of it; `lost` is what is left out and not kept."""
 
     draft: Draft
+    settings: tuple[Setting, ...]
     warnings: tuple[Diagnostic, ...]
     lost: tuple[Diagnostic, ...]
 
@@ -59,7 +61,9 @@ def read(data: bytes, *, file: str | None = None, keep_unknown: bool = False) ->
         reader.keep(sheet.kept)
     misspelled = {one.element for one in unknown}
     lost = () if keep_unknown else tuple(_lost(sheet, kept) for kept in sheet.kept if kept.name not in misspelled)
-    return Drawn(reader.draft, tuple(told((*sheet.warnings, *unknown))), tuple(told(lost)))
+    return Drawn(
+        reader.draft, tuple(sheet.settings.values()), tuple(told((*sheet.warnings, *unknown))), tuple(told(lost))
+    )
 
 
 def _lost(sheet: Sheet, kept: Kept) -> Diagnostic:
