@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -46,7 +47,7 @@ def test_a_plan_is_written_checked_and_found_out_of_date(tmp_path: Path) -> None
 
     def check(*words: object) -> tuple[int, str]:
         done = plan("--check", *(words or ["."]), cwd=tmp_path)
-        return done.returncode, (done.stdout + done.stderr).splitlines()[0]
+        return done.returncode, (done.stderr + done.stdout).splitlines()[0]
 
     assert check() == (1, "guest.xml: error[T374]: there is no guest.plan.json beside it")
     assert plan("--update", ".", cwd=tmp_path).stdout == "plans: 1 written\n"
@@ -66,14 +67,73 @@ def test_a_plan_is_written_checked_and_found_out_of_date(tmp_path: Path) -> None
     assert check()[1].startswith("guest.xml: error[T373]: guest.plan.json: this is not a plan: ")
     assert plan("--update", "guest.xml", cwd=tmp_path).stdout == "plans: 1 written\n"
     assert check()[0] == 0
-    committed.rename(tmp_path / "gone.plan.json")
-    assert check("gone.plan.json") == (2, "gone.xml: error[T107]: cannot read 'gone.xml': No such file or directory")
-    assert plan("--update", ".", cwd=tmp_path).returncode == 1
-    assert check() == (1, "plans: 1 up to date")
-    assert (
-        "gone.plan.json: error[T373]: there is no document beside this plan"
-        in plan("--check", ".", cwd=tmp_path).stderr
+    committed.rename(tmp_path / "gone for good.plan.json")
+    orphan = (1, "gone for good.plan.json: error[T373]: there is no document beside this plan")
+    assert check("gone for good.plan.json") == orphan
+    done = plan("--update", ".", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "plans: 1 written, 1 without a document\n")
+    assert "help: remove it: git rm 'gone for good.plan.json'" in done.stderr
+    assert check() == orphan
+    assert (tmp_path / "gone for good.plan.json").exists()
+
+
+def test_a_summary_counts_what_it_is_about(tmp_path: Path) -> None:
+    before = (EVERYTHING / "before.xml").read_text()
+    for name in ("fine", "missing", "out of date", "bad"):
+        (tmp_path / f"{name}.xml").write_text(before)
+    plan("--update", ".", cwd=tmp_path)
+    (tmp_path / "missing.plan.json").unlink()
+    (tmp_path / "out of date.xml").write_text((EVERYTHING / "after.xml").read_text())
+    (tmp_path / "bad.xml").write_text("<domain/>")
+    done = plan("--check", ".", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (3, "plans: 1 up to date, 1 out of date, 1 missing, 1 refused\n")
+    assert "help: translator plan --update 'out of date.xml'; what changed: translator diff 'out of" in done.stderr
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"])
+@pytest.mark.parametrize("option", ["--check", "--update"])
+def test_an_interrupted_run_leaves_nothing_half_done(
+    tmp_path: Path, option: str, number: signal.Signals, code: int
+) -> None:
+    """The signal comes while a plan is read, or written."""
+    shutil.copy(EVERYTHING / "before.xml", tmp_path / "guest.xml")
+    where = "committed._stale" if option == "--check" else "inputs.os.fsync"
+    script = (
+        "import os, sys\n"
+        "from translator.cli import committed, inputs, main\n"
+        f"{where} = lambda *_: os.kill(os.getpid(), {int(number)})\n"
+        f"sys.argv = ['translator', 'plan', {option!r}, 'guest.xml']\n"
+        "main()\n"
     )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(PROJECT)},
+        capture_output=True,
+        text=True,
+    )
+    died = option == "--check" and number == signal.SIGTERM  # with nothing to put away
+    assert (done.returncode, "Traceback" in done.stderr) == (-number if died else code, False), done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["guest.xml"]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has a disk that is always full")
+@pytest.mark.parametrize(
+    "words", ["plan --check .", "plan guest.xml", "explain T301", "--help", "apply --sandbox guest.xml"]
+)
+def test_what_cannot_be_printed_is_told(tmp_path: Path, words: str) -> None:
+    shutil.copy(EVERYTHING / "before.xml", tmp_path / "guest.xml")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "translator", *words.split()],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(PROJECT)},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    said = done.stderr.splitlines()[-1]
+    assert (done.returncode, said) == (2, "Error: cannot write standard output: No space left on device")
 
 
 def test_a_refused_document_leaves_its_plan_alone(tmp_path: Path) -> None:
@@ -81,7 +141,7 @@ def test_a_refused_document_leaves_its_plan_alone(tmp_path: Path) -> None:
     shutil.copy(EVERYTHING / "before.xml", tmp_path / "good.xml")
     (tmp_path / "bad.plan.json").write_text("as it was")
     done = plan("--update", ".", cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (3, "plans: 1 written\n")
+    assert (done.returncode, done.stdout) == (3, "plans: 1 written, 1 refused\n")
     assert (tmp_path / "bad.plan.json").read_text() == "as it was"
 
 
@@ -92,7 +152,9 @@ def test_a_refused_document_leaves_its_plan_alone(tmp_path: Path) -> None:
         (["--check", "-"], "standard input has no place"),
         (["--check", "--output", "x", "."], "'x' would not be written"),
         (["--check", "--sysfs", "/sys", "."], "is for every host"),
-        (["--check", "gone.plan.json"], "cannot read 'gone.xml'"),
+        (["--check", "gone.plan.json"], "cannot read 'gone.plan.json'"),
+        (["--check", "no.xml", "guests.tar.gz"], "'guests.tar.gz' is an archive: unpack it"),
+        (["--update", "no.xml", "s3://bucket/guests"], "'s3://bucket/guests' is a URL"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

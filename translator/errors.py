@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # What the command line ends with; the first is no error.
 EXIT_DIFFERENT, EXIT_USAGE, EXIT_REFUSED, EXIT_HOST, EXIT_DIRTY = 1, 2, 3, 4, 5
+EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143  # as of a program that SIGINT or SIGTERM ended
 
 Severity = Literal["error", "warning", "note"]
 

@@ -10,10 +10,13 @@ import gc
 import os
 import sys
 import threading
+from contextlib import suppress
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from translator.errors import EXIT_INTERRUPTED, EXIT_USAGE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,6 +46,24 @@ COMMANDS: Mapping[str, str] = {
 
 class _Group(click.Group):
     """Imports a command when it is asked for, so that none pays for another's start."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run, and say so where nothing can be written any more; files are each command's to tell of."""
+        try:
+            return super().main(*args, **kwargs)
+        except OSError as error:
+            if error.filename is not None:
+                raise
+            with suppress(OSError):
+                click.echo(f"Error: cannot write standard output: {error.strerror}", err=True)
+            sys.exit(EXIT_USAGE)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            sys.exit(EXIT_INTERRUPTED)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)

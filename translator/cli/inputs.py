@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
 import click
@@ -12,7 +13,7 @@ import msgspec
 import translator
 from translator.cli.sources import Input, below, is_archive, is_url, read, why
 from translator.document.domain import MAX_SIZE
-from translator.errors import Diagnostic
+from translator.errors import EXIT_TERMINATED, Diagnostic
 from translator.planning.plan import is_plan
 
 if TYPE_CHECKING:
@@ -180,15 +181,41 @@ def replace_file(path: Path, pieces: Iterable[bytes], mode: int = 0o666) -> None
     """
     path = path.resolve()
     part = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with _ending_in_order():
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        try:
+            with open(descriptor, "wb") as stream:
+                if path.exists():
+                    os.fchmod(descriptor, path.stat().st_mode & 0o7777)
+                stream.writelines(pieces)
+                stream.flush()
+                os.fsync(descriptor)
+            os.replace(part, path)
+        except BaseException:
+            part.unlink()
+            raise
+
+
+@contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """Have SIGTERM end this process as an exit does, so that nothing half done stays."""
+    import signal
+    import threading
+
+    owner = os.getpid()
+
+    def end(number: int, frame: object) -> None:
+        if os.getpid() != owner:  # a process that was begun meanwhile
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        sys.exit(EXIT_TERMINATED)
+
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, end)
     try:
-        with open(descriptor, "wb") as stream:
-            if path.exists():
-                os.fchmod(descriptor, path.stat().st_mode & 0o7777)
-            stream.writelines(pieces)
-            stream.flush()
-            os.fsync(descriptor)
-        os.replace(part, path)
-    except BaseException:
-        part.unlink()
-        raise
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

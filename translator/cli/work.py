@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from translator.cli import inputs
 from translator.cli.sources import Input, is_url
-from translator.errors import Diagnostic, HostError, TranslatorError
+from translator.errors import EXIT_INTERRUPTED, Diagnostic, HostError, TranslatorError
 from translator.planning.plan import is_plan
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from translator.cli.report import Report
     from translator.cli.since import Since
     from translator.planning.plan import Plan
-
-EXIT_INTERRUPTED = 130  # as of a program that the signal ended
 
 
 class Item(msgspec.Struct, frozen=True):
