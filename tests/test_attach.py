@@ -344,7 +344,6 @@ def test_fifty_devices_come_and_go() -> None:
             max_examples=2,
             phases=[Phase.explicit, Phase.generate],
             stateful_step_count=50,
-            deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )

@@ -570,7 +570,7 @@ def place_of(text: str, offset: int) -> Source:
     return Source(before.count("\n") + 1, offset - before.rfind("\n"))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(layouts())
 def test_every_tag_and_attribute_is_found(layout: tuple[str, list[tuple[str, int, dict[str, int]]]]) -> None:
     text, tags = layout

@@ -42,7 +42,7 @@ def test_xl_reads_what_is_written_as_what_it_was_written_from(xl: Xl, case: Path
     assert not [path for path in changed if not expected.fullmatch(path)]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(configs())
 def test_xl_and_we_see_the_same_controllers_and_devices(xl: Xl, config: bytes) -> None:
     written = to_xl(to_xml(config).data).data
