@@ -21,6 +21,7 @@ from translator.families import by_name
 from translator.hosts.qmp import Qmp
 from translator.hosts.sandbox import Sandbox
 from translator.hosts.sandbox.drivers import BOARDS, DRIVERS
+from translator.hotplug import watch
 from translator.live.observe import observe
 from translator.planning.subjects import parts_of
 from translator.topology import PRIMARY
@@ -352,6 +353,33 @@ def test_the_document_follows(start: Start, disk: Callable[..., str]) -> None:
             await detach(host, [Given("scsi0-0-0-2"), Given("channel0")], domid=None, before=follow(remove))
             assert b"disk" not in saved
             assert b"channel" not in saved
+
+    run(scenario())
+
+
+def test_a_host_that_has_nothing_to_do_leaves_the_monitor_to_others(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does one that waits for a change hold it; while another client does, it is patient."""
+    monkeypatch.setattr(watch, "LOOK_S", 0.05)
+
+    async def scenario() -> None:
+        async with start(XHCI) as host:
+            path = host.qmp_paths["primary"]
+            host.timeout_s = 0.5
+            await host.attach("tablet")
+            await (await Qmp.connect(path, timeout_s=2)).close()
+            seen = watch.observations(host, domid=None)
+            assert [one.kind for one in (await anext(seen)).topology.devices] == ["tablet"]
+            change = asyncio.ensure_future(anext(seen))
+            other = await Qmp.connect(path, timeout_s=5)
+            await other.execute("device_add", {"driver": "usb-mouse", "id": "input1", "port": "2"})
+            with pytest.raises(HostError, match="the monitor is busy"):
+                await host.observe()
+            assert not change.done()
+            await other.close()
+            assert sorted(one.kind for one in (await change).topology.devices) == ["mouse", "tablet"]
+            await seen.aclose()
 
     run(scenario())
 

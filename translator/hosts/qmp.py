@@ -10,7 +10,7 @@ import asyncio
 import os
 import re
 import socket
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import msgspec
@@ -22,7 +22,7 @@ from translator.hosts.peer import process_behind
 from translator.topology import PRIMARY, Value
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from qemu.qmp.message import Message
 
@@ -292,29 +292,6 @@ class Qmp:
                     awaited &= {name for name, _ in await self._children(_PERIPHERAL)}
                 else:
                     awaited.discard(_deleted(event))
-
-    @contextmanager
-    def removals(self) -> Iterator[Callable[[], Awaitable[object]]]:
-        """Give what waits for the next device to go, which QEMU tells of.
-
-        Raises, when waited for:
-            HostError: T408, the connection was lost.
-        """
-        events = EventListener("DEVICE_DELETED")
-
-        async def next_removal() -> None:
-            get = asyncio.ensure_future(events.get())
-            try:
-                while self.is_open:  # the listener does not learn that QEMU has ended
-                    done, _ = await asyncio.wait([get], timeout=_POLL_S * 10)
-                    if done:
-                        return
-            finally:
-                get.cancel()
-            raise HostError("T408", f"{self._path}: the connection to QEMU is lost")
-
-        with self._client.listen(events):
-            yield next_removal
 
     async def drives(self) -> dict[str, str]:
         """Return the block node behind each device that has one, by the device's QOM path."""

@@ -8,6 +8,7 @@ takes all other devices away from the guest and does not say so: these are detac
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -16,6 +17,7 @@ from translator.errors import Diagnostic, DocumentError, HostError
 from translator.hosts.sysfs import fits
 from translator.hosts.uevents import POLL_S, usb_changes
 from translator.hotplug.attach import Given, attach, detach
+from translator.hotplug.watch import patiently
 from translator.live.observe import observe
 from translator.topology import Device, HostDevice, Place
 
@@ -140,11 +142,19 @@ class _Follower:
         self.domid = domid
         self.layout = layout
         self.tell = on_event
+        self.begun = False
         self.numbers: dict[str, HostDevice] = {}  # as which each selector's device was attached
+
+    async def observe(self) -> Observation:
+        """Return what the domain has; once it was seen, whoever holds its monitor is waited for."""
+        look = partial(observe, self.host, domid=self.domid, layout=self.layout)
+        seen = await (patiently(look) if self.begun else look())
+        self.begun = True
+        return seen
 
     async def look(self) -> None:
         """Detach what has gone or is another one by now, then attach what is there."""
-        seen = await observe(self.host, domid=self.domid, layout=self.layout)
+        seen = await self.observe()
         present = {one.host.selector: self.present(one.host) for one in self.followed}
         qusb = {one.index for one in seen.topology.controllers if one.type == "qusb"}
         lost = False
@@ -156,7 +166,7 @@ class _Follower:
                 if there is None or (known.device is not None and known.device != there.device):
                     await self.detach(selector, Place(device.controller, device.port))
                     lost = lost or device.controller in qusb
-        seen = await observe(self.host, domid=self.domid, layout=self.layout)
+        seen = await self.observe()
         if lost:
             await self.repair(seen, qusb, present)
         for one in self.followed:

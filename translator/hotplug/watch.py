@@ -1,11 +1,16 @@
-"""A running domain, looked at again each time that something about it changes."""
+"""A running domain, looked at again each time that something about it changes.
+
+Between two looks its monitor is free for others, who may hold it when the next look comes: that one waits for them.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
+from translator.errors import HostError
 from translator.layouts.libxl import backend_roots
 from translator.live.observe import observe
 from translator.topology import PRIMARY
@@ -18,7 +23,17 @@ if TYPE_CHECKING:
     from translator.topology import Layout as LayoutName
 
 SETTLE_S = 0.1  # changes come in groups: a transaction, and the answers to it
-LOOK_S = 1.0  # QEMU tells when a device goes, and not when one comes
+LOOK_S = 1.0  # QEMU would tell only of devices that go, and only whoever holds its monitor
+
+
+async def patiently(look: Callable[[], Awaitable[Observation]]) -> Observation:
+    """Look again for as long as another client holds the monitor."""
+    while True:
+        try:
+            return await look()
+        except HostError as error:
+            if error.code != "T430":
+                raise
 
 
 async def observations(
@@ -35,18 +50,17 @@ async def observations(
             store = await host.xenstore()
             for path in (f"/libxl/{domid}", f"/local/domain/{domid}/device/vusb", *backend_roots(domid)):
                 signals.append((await stack.enter_async_context(store.watch(path))).next)
-        if domid is None or host.names_monitor(PRIMARY):
-            # libxl's own monitor is left to libxl, which takes it for each command
-            monitor = await host.qmp(PRIMARY, domid)
-            signals.append(stack.enter_context(monitor.removals()))
-        last: Observation | None = None
+        # libxl's own monitor is left to libxl, which takes it for each command
+        again_s = LOOK_S if domid is None or host.names_monitor(PRIMARY) else None
+        look = partial(observe, host, domid=domid, layout=layout)
+        seen = await look()
+        yield seen
         while True:
-            seen = await observe(host, domid=domid, layout=layout)
+            await (_first(signals, again_s) if signals else asyncio.sleep(LOOK_S))
+            await asyncio.sleep(SETTLE_S)
+            last, seen = seen, await patiently(look)
             if seen != last:
                 yield seen
-                last = seen
-            await _first(signals, None if domid is not None else LOOK_S)
-            await asyncio.sleep(SETTLE_S)
 
 
 async def _first(signals: list[Callable[[], Awaitable[object]]], timeout_s: float | None) -> None:

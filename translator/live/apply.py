@@ -98,14 +98,10 @@ async def work_on(host: Host, domid: int | None, *, dry_run: bool = False) -> As
     async with AsyncExitStack() as stack:
         kept = None
         if host.state is not None and not dry_run:
-            kept = State(host.state), key_of(domid, host.monitor_path(PRIMARY, domid))
-
-            async def let_go() -> None:
-                # a monitor serves one client at a time, and whoever holds the lock may want it before we do
-                await host.release(domid)
-
-            state, key = kept
-            await stack.enter_async_context(state.lock(key, host.lock_timeout_s, before_waiting=let_go))
+            kept = state, key = State(host.state), key_of(domid, host.monitor_path(PRIMARY, domid))
+            await stack.enter_async_context(state.lock(key, host.lock_timeout_s))
+        # not before: whoever has the lock may want the monitor, which serves one client at a time
+        await stack.enter_async_context(host.using(domid))
         nodes = None
         if domid is not None:
             nodes = await stack.enter_async_context((await host.xenstore()).snapshot())
@@ -177,10 +173,11 @@ async def bring_about(
         async def confirm() -> None:
             assert confirm_s is not None
             # whoever has to decide wants to look, and a monitor serves one client at a time
-            await host.release(domid)
-            if on_confirm is not None:
-                on_confirm(confirm_s)
-            if not await confirmation(state, journal, confirm_s):
+            async with host.resting(domid):
+                if on_confirm is not None:
+                    on_confirm(confirm_s)
+                confirmed = await confirmation(state, journal, confirm_s)
+            if not confirmed:
                 raise HostError(
                     "T508",
                     f"not confirmed within {confirm_s:g} s",

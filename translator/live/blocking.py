@@ -130,6 +130,10 @@ class BlockingHost:
         """Take back what a killed apply did, or finish it; see `Host.recover`."""
         return self._runner.run(self._host.recover(one, resume=resume, on_step=on_step))
 
+    def release(self, domid: int | None) -> None:
+        """Give a domain's monitors free for others; see `Host.release`."""
+        self._runner.run(self._host.release(domid))
+
     def close(self) -> None:
         """Close what was opened."""
         self._runner.run(self._host.close())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +13,7 @@ from translator.topology import PRIMARY, check_domid
 
 if TYPE_CHECKING:
     from asyncio import Lock
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
     from types import TracebackType
 
     from translator.hosts.qmp import Qmp
@@ -32,6 +34,9 @@ TIMEOUT_S = 10.0
 
 class Host:
     """A host; each part is opened on first use, opened again when it was lost, and closed at the end.
+
+    A domain's monitors are given free when no call for it is under way: each serves one client at a time, and others
+    want it, too.
 
     Args:
         xenstore: xenstored's socket, or its device.
@@ -77,6 +82,7 @@ class Host:
         self._known_drivers: KnownDrivers | None = None
         self._recorded: dict[tuple[int, str], Path] = {}  # by domid and device model
         self._named_for: dict[str, int | None] = {}  # which domain a named socket has turned out to be of
+        self._users: Counter[int | None] = Counter()  # how many use a domain's monitors now
         self._connecting: dict[object, Lock] = {}  # by what is connected to
 
     async def __aenter__(self) -> Host:
@@ -327,11 +333,38 @@ class Host:
         self._recorded[domid, device_model] = Path(path)
 
     async def release(self, domid: int | None) -> None:
-        """Give a domain's monitors free for others; they are connected to again when next needed."""
+        """Give a domain's monitors free for others, as is done at the end of each call anyway.
+
+        What a call that is under way uses it keeps until then. They are connected to again when next needed.
+        """
         for place in [place for place in self._qmps if place[0] == domid]:
             async with self._one_at_a_time(place):
-                if place in self._qmps:
+                if place in self._qmps and not self._users[domid]:
                     await self._qmps.pop(place).close()
+
+    @asynccontextmanager
+    async def using(self, domid: int | None) -> AsyncIterator[None]:
+        """Keep a domain's monitors, once they are connected to, until nobody uses them any more."""
+        self._users[domid] += 1
+        try:
+            yield
+        finally:
+            await self._leave(domid)
+
+    @asynccontextmanager
+    async def resting(self, domid: int | None) -> AsyncIterator[None]:
+        """Leave a domain's monitors to others for a while, in the midst of `using` them."""
+        await self._leave(domid)
+        try:
+            yield
+        finally:
+            self._users[domid] += 1
+
+    async def _leave(self, domid: int | None) -> None:
+        self._users[domid] -= 1
+        if not self._users[domid]:
+            del self._users[domid]
+            await self.release(domid)
 
     def _one_at_a_time(self, what: object) -> Lock:
         """Return what keeps two from connecting to the same; a monitor that does not answer holds up no other."""

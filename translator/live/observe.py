@@ -78,7 +78,8 @@ async def observe(
         HostError: the host cannot be reached, or has no such domain.
     """
     reader = _Reader(host, domid, layout_named(layout or ("qemu" if domid is None else "libxl")), like, nodes)
-    return await reader.read(expect_qmp=expect_qmp, records_only=records_only)
+    async with host.using(domid):
+        return await reader.read(expect_qmp=expect_qmp, records_only=records_only)
 
 
 class _Reader:

@@ -31,7 +31,7 @@ from translator.saga.whole import to_the_end
 from translator.topology import NIL_UUID
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Iterator
 
     from translator.saga.journal import Content, Intent
     from translator.topology import DomainIdentity
@@ -82,13 +82,8 @@ class State:
         self,
         key: str,
         timeout_s: float = LOCK_TIMEOUT_S,
-        *,
-        before_waiting: Callable[[], Awaitable[None]] | None = None,
     ) -> AsyncIterator[None]:
         """Keep everybody else from working on the domain.
-
-        Args:
-            before_waiting: is awaited once, if somebody else does: to let go of what they may need.
 
         Raises:
             HostError: T504, somebody else has been for `timeout_s` seconds; T507, the directory cannot be used.
@@ -98,9 +93,6 @@ class State:
         with self.directory() as directory:
             name = f"{key}.lock"
             while (held := self._try_lock(directory, name)) is None:
-                if before_waiting is not None:
-                    await before_waiting()
-                    before_waiting = None
                 if loop.time() >= deadline:
                     raise HostError(
                         "T504",
