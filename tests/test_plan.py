@@ -173,7 +173,15 @@ def test_text_is_no_document(text: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "odd", [{"domid": 0}, {"domid": "7"}, {"domid": 0x7FF0}, {"coldplug": "never"}, {"layout": "x"}]
+    "odd",
+    [
+        {"domid": 0},
+        {"domid": "7"},
+        {"domid": 0x7FF0},
+        {"coldplug": "never"},
+        {"layout": "x"},
+        {"device_models": "per-controler"},
+    ],
 )
 def test_an_argument_that_cannot_be(odd: dict[str, Any]) -> None:
     domain = translator.load(FIXTURES / "demo/desk/domain.xml")

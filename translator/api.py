@@ -87,12 +87,15 @@ def plan(
         TypeError: it is no Domain.
         ValueError: an argument is none of those possible.
     """
+    from translator.document.parse_device_models import POLICIES
     from translator.document.pinpoint import pinpoint, pinpointed
 
     if not isinstance(domain, Domain):
         raise TypeError(f"expected a Domain, as load() returns it, and not {type(domain).__name__}")
     if coldplug not in COLDPLUG:
         raise ValueError(f"coldplug is one of {', '.join(COLDPLUG)}, and not {coldplug!r}")
+    if device_models is not None and device_models not in POLICIES:
+        raise ValueError(f"device_models is one of {', '.join(POLICIES)}, and not {device_models!r}")
     check_domid(domid)
     if domid is not None:
         domain = msgspec.structs.replace(domain, domid=domid)
