@@ -16,15 +16,14 @@ from tests.conftest import FIXTURES
 from translator.errors import HostError, OutcomeUnknown, RollbackError
 from translator.planning.plan import Action, QmpCommand, Step, SysfsWrite, SysfsWrites, Wait
 from translator.saga.execute import execute
+from translator.saga.outcome import telling
 
 if TYPE_CHECKING:
     from translator.saga.outcome import StepEvent
 
-STEPS = tuple(
-    step
-    for step in translator.plan(translator.load(FIXTURES / "demo/web/domain.xml"), domid=7).steps
-    if step.stage == "attach"
-)
+PLAN = translator.plan(translator.load(FIXTURES / "demo/web/domain.xml"), domid=7)
+WEB = PLAN.topology.domain
+STEPS = tuple(step for step in PLAN.steps if step.stage == "attach")
 
 
 class Ledger:
@@ -118,19 +117,25 @@ def test_what_cannot_be_undone_is_named_and_keeps_its_record(fail_at: int, data:
         asyncio.run(execute(STEPS, host, verify=host.verify))
     kept = [step for step in STEPS[: stuck + 1] if step.subject == STEPS[stuck].subject]
     assert caught.value.stuck == tuple(step.id for step in reversed(kept))
+    assert (caught.value.step, caught.value.cause) == (
+        (STEPS[fail_at].id, "T406") if fail_at < len(STEPS) else (None, "T503")
+    )
     assert host.effects == [step.action for step in kept]
 
 
 def test_steps_are_told_as_they_go_and_undone_newest_first() -> None:
     events: list[StepEvent] = []
     host = Ledger(2)
-    with pytest.raises(HostError, match=STEPS[2].id):
-        asyncio.run(execute(STEPS, host, verify=host.verify, on_step=events.append))
+    with pytest.raises(HostError, match=STEPS[2].id) as caught:
+        asyncio.run(execute(STEPS, host, verify=host.verify, on_step=telling(events.append, WEB)))
+    assert (caught.value.code, caught.value.step, caught.value.cause) == ("T501", STEPS[2].id, "T406")
     told = [(event.phase, STEPS.index(event.step)) for event in events]
     assert told == [
-        *(("begin", 0), ("done", 0), ("begin", 1), ("done", 1), ("begin", 2)),
+        *(("begin", 0), ("done", 0), ("begin", 1), ("done", 1), ("begin", 2), ("failed", 2)),
         *(("undo", 1), ("undone", 1), ("undo", 0), ("undone", 0)),
     ]
+    assert [event.error for event in events if event.error] == ["[T406] no"]
+    assert {(event.domid, event.domain) for event in events} == {(7, "web")}
 
 
 @pytest.mark.parametrize("at", range(len(STEPS)))
@@ -196,6 +201,26 @@ def test_a_second_interruption_does_not_stop_the_undoing() -> None:
         return host
 
     assert lasting(asyncio.run(run()).effects) == []
+
+
+@pytest.mark.parametrize("at", range(len(STEPS)))
+def test_a_deadline_in_a_step_is_a_timeout_once_all_is_undone(at: int) -> None:
+    """As asyncio's own timeout and task groups see it, to which no other class than CancelledError will do."""
+    host = Ledger()
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(None) as limit:
+
+            def expire(event: StepEvent) -> None:
+                if (event.phase, event.number) == ("begin", at + 1):
+                    limit.reschedule(loop.time())
+
+            await execute(STEPS, host, verify=host.verify, on_step=expire)
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(run())
+    assert lasting(host.effects) == []
 
 
 def step(id: str, action: Action, undo: Action, device_model: str | None = None) -> Step:

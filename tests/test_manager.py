@@ -125,6 +125,27 @@ def test_what_a_killed_process_began_is_settled(manager: dict[str, Any], tmp_pat
     run(scenario())
 
 
+def test_a_damaged_journal_is_told_of(manager: dict[str, Any], tmp_path: Path) -> None:
+    with serving(tmp_path) as bench:
+        state = tmp_path / "state"
+        state.mkdir(mode=0o700)
+        path = state / f"xen-{DOMID}.0123456789abcdef.journal"
+        path.touch(0o600)
+
+        async def scenario() -> None:
+            log: list[tuple[int | None, str]] = []
+            async with translator.Host(xenstore=bench.xenstore, qmp=bench.qmp, state=state) as host:
+                usb = manager["Usb"](host, lambda *line: log.append(line))
+                assert not await usb.give(DOMID, "tablet")
+                await usb.settle()
+            assert [(domid, told.startswith(f"to be recovered: {path}: ")) for domid, told in log] == [
+                (DOMID, True),
+                (None, True),
+            ]
+
+        run(scenario())
+
+
 def test_without_an_event_loop(manager: dict[str, Any], tmp_path: Path) -> None:
     with serving(tmp_path) as bench:
         with translator.BlockingHost(
@@ -136,6 +157,7 @@ def test_without_an_event_loop(manager: dict[str, Any], tmp_path: Path) -> None:
             nothing = b"<domain type='xen'><name>hvm</name><os><type>hvm</type></os></domain>"
             plan = translator.plan(translator.load(nothing), domid=DOMID)
             assert host.detach("tablet", domid=DOMID).steps
+            host.release(DOMID)
             assert host.apply(plan, prune=True, dry_run=True).steps
             host.attach("controller:qusb2", "hostdev:1.8", domid=DOMID)
             host.detach("controller:0", domid=DOMID, force=True)

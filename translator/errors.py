@@ -85,15 +85,31 @@ class PlanError(TranslatorError):
 
 
 class HostError(TranslatorError):
-    """The host refused, could not be reached, or is not what the plan was made for."""
+    """The host refused, could not be reached, or is not what the plan was made for.
 
-    def __init__(self, code: str, message: str, help: str | None = None, source: Source | None = None) -> None:
+    Where a step failed (T501, T502), `step` is its id, as in `plan.steps`, and `cause` the code of what it failed
+    with, such as T406; of several steps, those of the first. Where all steps succeeded and the look at the result
+    failed, there is a `cause` alone.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        help: str | None = None,
+        source: Source | None = None,
+        *,
+        step: str | None = None,
+        cause: str | None = None,
+    ) -> None:
         line, column = (source.line, source.column) if source else (None, None)
         super().__init__([Diagnostic(code=code, message=message, help=help, line=line, column=column)])
         self.code = code
         self.message = message
         self.help = help
         self.source = source  # the element that asked for what failed
+        self.step = step
+        self.cause = cause
 
 
 class OutcomeUnknown(HostError):  # noqa: N818 - it says what is known, which is not that there was an error
@@ -103,11 +119,21 @@ class OutcomeUnknown(HostError):  # noqa: N818 - it says what is known, which is
 class RollbackError(HostError):
     """A step failed and some of what was done could not be undone.
 
-    `stuck` names the steps that are still in effect, newest first.
+    `stuck` names the steps that are still in effect, newest first. It is empty where that is not known, as the
+    journal of an earlier apply is damaged (T506) and nothing was touched now, and where only a journal is left
+    that cannot be removed (T507); `diagnostics[0].message` tells of each case.
     """
 
     def __init__(
-        self, code: str, message: str, help: str | None = None, source: Source | None = None, *, stuck: Sequence[str]
+        self,
+        code: str,
+        message: str,
+        help: str | None = None,
+        source: Source | None = None,
+        *,
+        stuck: Sequence[str],
+        step: str | None = None,
+        cause: str | None = None,
     ) -> None:
-        super().__init__(code, message, help, source)
+        super().__init__(code, message, help, source, step=step, cause=cause)
         self.stuck = tuple(stuck)

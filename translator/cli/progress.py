@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from translator.planning.plan import Step
     from translator.saga.outcome import StepEvent
 
-_WORDS = {"begin": "…", "undo": "undoing", "stuck": "STUCK"}
+_WORDS = {"begin": "…", "failed": "failed", "undo": "undoing", "stuck": "STUCK"}
 
 
 class Progress:
@@ -29,7 +29,7 @@ class Progress:
         self._began = time.monotonic()
         self._step_began: dict[int, float] = {}
         self._spent: dict[str, float] = {}  # seconds by target
-        self._count = {"done": 0, "undone": 0, "stuck": 0}
+        self._count = {"done": 0, "failed": 0, "undone": 0, "stuck": 0}
 
     def __enter__(self) -> Self:
         return self
@@ -105,6 +105,8 @@ class Json(Progress):
             count=event.count,
             seconds=round(self.seconds(event), 6),
             error=event.error,
+            domid=event.domid,
+            domain=event.domain,
         )
 
     def show_waiting(self, seconds: float) -> None:
@@ -145,7 +147,8 @@ class Live(Progress):
             verb = "" if event.phase == "begin" else "undoing "
             self._status.update(f"{verb}{where}: {escape(visible(event.step.why))}")
             return
-        mark = {"done": "[green]✓[/]", "undone": "[yellow]↺[/]", "stuck": "[red]✗[/]"}[event.phase]
+        marks = {"done": "[green]✓[/]", "failed": "[red]✗[/]", "undone": "[yellow]↺[/]", "stuck": "[red]✗[/]"}
+        mark = marks[event.phase]
         error = f": {escape(visible(event.error))}" if event.error else ""
         self._console.print(f"{mark} {where}  [dim]{self.seconds(event):.3f} s[/]{error}")
 

@@ -20,7 +20,7 @@ from translator.planning.plan import Transaction
 from translator.saga.confirm import confirmation
 from translator.saga.execute import execute
 from translator.saga.journal import Intent
-from translator.saga.outcome import Applied
+from translator.saga.outcome import Applied, telling
 from translator.saga.state import State, boot_id, key_of
 from translator.topology import NIL_UUID, PRIMARY
 
@@ -163,11 +163,12 @@ async def bring_about(
             )
 
     performer = Performer(host, domid, snapshot=work.nodes)
-    if work.kept is None:
-        await execute(steps, performer, verify=verify, on_step=on_step)
-        return Applied(steps, after, notes)
     # the host's own identity of the domain: a document may leave the UUID out
     domain = msgspec.structs.replace(topology.domain, uuid=before.topology.domain.uuid)
+    tell = telling(on_step, domain)
+    if work.kept is None:
+        await execute(steps, performer, verify=verify, on_step=tell)
+        return Applied(steps, after, notes)
     async with state.record(key, await intent_of(steps, host, domain, work.nodes)) as journal:
 
         async def confirm() -> None:
@@ -189,7 +190,7 @@ async def bring_about(
             performer,
             verify=verify,
             confirm=None if confirm_s is None else confirm,
-            on_step=on_step,
+            on_step=tell,
             record=journal,
         )
     return Applied(steps, after, notes)

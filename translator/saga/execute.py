@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from translator.errors import HostError, OutcomeUnknown, RollbackError
 from translator.saga.outcome import StepEvent
 from translator.saga.performer import surely
-from translator.saga.undo import roll_back
-from translator.saga.whole import Interrupted, to_the_end, whole
+from translator.saga.undo import roll_back, tell_safely
+from translator.saga.whole import to_the_end, whole
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Sequence
@@ -57,6 +57,7 @@ async def execute(
                 if _may_have_happened(step, failure):
                     begun.add(number)
                 failed.append((step, failure))
+                tell_safely(tell, StepEvent(step, "failed", number + 1, len(steps), _reason(failure)))
                 raise
             begun.add(number)
             tell(StepEvent(step, "done", number + 1, len(steps)))
@@ -71,8 +72,11 @@ async def execute(
             await confirm()
     except BaseException as failure:
         stuck = await to_the_end(roll_back(steps, begun, performer, tell, record))
-        reasons = _reasons(failed) or _reason(failure)
+        told = _worth_telling(failed)
+        reasons = "; ".join(f"step {step.id} failed: {_reason(error)}" for step, error in told) or _reason(failure)
         source = failed[0][0].source if failed else None
+        at_step, why = (told[0][0].id, told[0][1]) if told else (None, failure)
+        cause = why.code if isinstance(why, HostError) else None
         if stuck:
             raise RollbackError(
                 "T502",
@@ -81,6 +85,8 @@ async def execute(
                 f"still in effect: {', '.join(stuck)}",
                 source,
                 stuck=tuple(stuck),
+                step=at_step,
+                cause=cause,
             ) from failure
         if not isinstance(failure, HostError):
             raise  # cancelled, interrupted or a bug: the host is restored, and the signal goes on
@@ -90,17 +96,21 @@ async def execute(
             f"{at}{failure.message if by_itself else reasons}; the host is as it was before",
             failure.help,
             source if failed else failure.source,
+            step=at_step,
+            cause=None if by_itself else cause,
         ) from failure
 
 
-def _reasons(failed: Sequence[tuple[Step, BaseException]]) -> str:
-    """Return why the steps failed; of those that were only told to stop no more than one, and where no other has."""
+def _worth_telling(failed: Sequence[tuple[Step, BaseException]]) -> Sequence[tuple[Step, BaseException]]:
+    """Return the steps that failed; of those that were only told to stop no more than one, and where no other has."""
     own = [one for one in failed if not isinstance(one[1], asyncio.CancelledError)]
-    return "; ".join(f"step {step.id} failed: {_reason(error)}" for step, error in own or failed[:1])
+    return own or failed[:1]
 
 
 def _reason(failure: BaseException) -> str:
-    return f"[{failure.code}] {failure.message}" if isinstance(failure, HostError) else "interrupted"
+    if isinstance(failure, HostError):
+        return f"[{failure.code}] {failure.message}"
+    return f"{type(failure).__name__}: {failure}" if isinstance(failure, Exception) else "interrupted"
 
 
 def _lanes(steps: Sequence[Step]) -> Iterator[list[list[int]]]:
@@ -145,6 +155,6 @@ def _may_have_happened(step: Step, failure: BaseException) -> bool:
     """A step that failed with an answer had no effect, except that of several writes the first may be done."""
     if isinstance(failure, asyncio.CancelledError):
         if failure.__cause__ is None:
-            return isinstance(failure, Interrupted)
-        failure = failure.__cause__  # what it failed with while we were told to stop
+            return False  # it was a wait, or not begun
+        failure = failure.__cause__  # what it failed with while we were told to stop, or that nobody knows
     return not isinstance(failure, HostError) or isinstance(failure, OutcomeUnknown) or step.target == "sysfs"

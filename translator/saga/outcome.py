@@ -9,21 +9,41 @@ import msgspec
 from translator.planning.plan import Step
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from translator.errors import Diagnostic
     from translator.live.observe import Observation
     from translator.planning.plan import Plan
+    from translator.topology import DomainIdentity
 
-Phase = Literal["begin", "done", "undo", "undone", "stuck"]
+Phase = Literal["begin", "done", "failed", "undo", "undone", "stuck"]
 
 
 class StepEvent(msgspec.Struct, frozen=True):
-    """What just happened to a step, which is the `number`th of `count`; `error` says why it is stuck."""
+    """What just happened to a step, which is the `number`th of `count`.
+
+    What begins is `done` or has `failed`; what is taken back, a failed one too where it may have had an effect, goes
+    from `undo` to `undone` or is `stuck`. `error` says why it failed or is stuck. `domid` and `domain` are the
+    running domain's id, None of one that has none, and name.
+    """
 
     step: Step
     phase: Phase
     number: int
     count: int
     error: str | None = None
+    domid: int | None = None
+    domain: str = ""
+
+
+def telling(on_step: Callable[[StepEvent], None] | None, domain: DomainIdentity) -> Callable[[StepEvent], None]:
+    """Return what tells `on_step`, if there is one, of steps on the domain."""
+
+    def tell(event: StepEvent) -> None:
+        if on_step is not None:
+            on_step(msgspec.structs.replace(event, domid=domain.domid, domain=domain.name))
+
+    return tell
 
 
 class Applied(NamedTuple):

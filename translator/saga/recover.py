@@ -19,6 +19,7 @@ from translator.live.host import Host, Performer
 from translator.planning.plan import QmpCommand, SysfsWrites, Transaction, Wait, XenstoreOp
 from translator.saga.execute import execute
 from translator.saga.look import REMOVALS, look, written
+from translator.saga.outcome import telling
 from translator.saga.state import State, boot_id, finish
 from translator.saga.undo import roll_back
 from translator.saga.whole import to_the_end
@@ -92,7 +93,7 @@ async def recover(
                 )
             journal = directory.open(again)
             try:
-                return await _recover(journal, resume, timeout_s, on_step or (lambda event: None))
+                return await _recover(journal, resume, timeout_s, telling(on_step, journal.content.intent.domain))
             finally:
                 journal.close()
     except HostError as error:

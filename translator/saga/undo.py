@@ -43,7 +43,7 @@ async def roll_back(
         elif step.undo is None:
             reason = step.undo_reason or "it cannot be undone"
         else:
-            _tell_safely(tell, StepEvent(step, "undo", number + 1, len(steps)))
+            tell_safely(tell, StepEvent(step, "undo", number + 1, len(steps)))
             try:
                 await surely(performer, step.undo, step.device_model)
                 reason = None
@@ -56,11 +56,11 @@ async def roll_back(
             if record is not None:
                 with suppress(OSError):  # whoever comes after us looks, and finds it undone
                     record.undone(number)
-            _tell_safely(tell, StepEvent(step, "undone", number + 1, len(steps)))
+            tell_safely(tell, StepEvent(step, "undone", number + 1, len(steps)))
         else:
             stuck[number] = reason
             holding.setdefault(step.subject, step.id)
-            _tell_safely(tell, StepEvent(step, "stuck", number + 1, len(steps), reason))
+            tell_safely(tell, StepEvent(step, "stuck", number + 1, len(steps), reason))
         settled.add(number)
 
     for group in _together(steps, begun):
@@ -90,7 +90,10 @@ def _is_removal(undo: Action | None) -> bool:
     return isinstance(undo, QmpCommand) and undo.execute == "device_del"
 
 
-def _tell_safely(tell: Callable[[StepEvent], None], event: StepEvent) -> None:
-    """Tell of an undo; a listener that fails (its pipe may be closed) must not keep the host from being restored."""
+def tell_safely(tell: Callable[[StepEvent], None], event: StepEvent) -> None:
+    """Tell of a failure or an undo.
+
+    A listener that fails (its pipe may be closed) must not keep the host from being restored.
+    """
     with suppress(Exception):
         tell(event)

@@ -28,14 +28,20 @@ async def to_the_end(work: Awaitable[_Result]) -> _Result:
     return task.result()
 
 
-class Interrupted(asyncio.CancelledError):
-    """We were told to stop while a step was under way, and it took effect all the same, or may have."""
+class Interrupted(Exception):  # noqa: N818 - what is known of the step, which is not that it went wrong
+    """The cause of a CancelledError that came while a step was under way: it took effect all the same, or may have.
+
+    Not a kind of CancelledError: `asyncio.timeout` and task groups know that very class alone before Python 3.13.
+    """
 
 
 async def whole(work: Coroutine[object, object, None], action: Action) -> None:
     """Carry a step out whole: told to stop, see it through first, so that its outcome is known.
 
     Only a wait is given up at once; it has no effect.
+
+    Raises:
+        CancelledError: we were told to stop; its cause is what the step failed with, or that it is `Interrupted`.
     """
     task = asyncio.ensure_future(work)
     try:
@@ -53,4 +59,4 @@ async def whole(work: Coroutine[object, object, None], action: Action) -> None:
             raise asyncio.CancelledError from error
         except asyncio.CancelledError:
             pass  # the work itself was cancelled, as when an event loop is torn down: nobody knows how far it was
-        raise Interrupted from None
+        raise asyncio.CancelledError from Interrupted()
