@@ -259,7 +259,8 @@ CATALOG: dict[str, Entry] = {
     "T318": Entry(
         "speed mismatch",
         "The guest will not see the device: it runs at a speed that the controller's ports do not serve. The "
-        "placement is kept, because stored documents must keep their hardware. `--strict` makes this an error.",
+        "placement is kept, because stored documents must keep their hardware. `--strict` makes this an error. A "
+        "host device's speed is known to its host: `attach`, `apply` and `plan --sysfs` tell of it.",
         "<hub type='usb'/> on an ehci controller without companions",
         "warning",
     ),
@@ -721,6 +722,13 @@ CATALOG: dict[str, Entry] = {
         "A device is followed from one replug to the next by what stays: vendor and product, its port, or its serial "
         "number. Its number on the bus does not.",
         "translator follow guest hostdev:1.8",
+    ),
+    "T444": Entry(
+        "another domain's monitor",
+        "The QEMU that answers at the socket tells the UUID or the name of a guest that is not the domain which was "
+        "named. libxl names a QEMU after its domain; a QEMU that tells neither is taken at the user's word. After "
+        "`xl rename`, leave `--qmp` out: libxl's own socket goes by the domain's id.",
+        "translator attach other mouse --qmp /var/run/xen/qmp-libxl-5, while 'other' is domain 1",
     ),
     "T460": Entry(
         "driver not in this QEMU",

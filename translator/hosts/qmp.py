@@ -89,6 +89,13 @@ class QomDevice(msgspec.Struct, frozen=True, kw_only=True):
         return f"0000:{int(match[1]):02x}:{addr >> 3:02x}.{addr & 7:x}"
 
 
+class Guest(NamedTuple):
+    """Whom a QEMU runs: its name, empty if it was given none, and its UUID, all zeros if it was given none."""
+
+    name: str
+    uuid: str | None
+
+
 class Machine(NamedTuple):
     """What runs in a QEMU: the guest's name, empty if it was given none, and UUID; machine type and architecture."""
 
@@ -116,6 +123,7 @@ class Qmp:
         self._path = path
         self._timeout_s = timeout_s
         self._process = process
+        self._guest: Guest | None = None
         self._machine: Machine | None = None
 
     @classmethod
@@ -212,21 +220,30 @@ class Qmp:
         except QMPError as error:
             raise OutcomeUnknown("T408", f"{self._path}: the connection to QEMU broke during {command}") from error
 
+    async def guest(self) -> Guest:
+        """Return whom this QEMU runs; asked once, since a connection ends with its QEMU."""
+        if self._guest is None:
+            name, uuid = await asyncio.gather(self.execute("query-name"), self.execute("query-uuid"))
+            self._guest = Guest(
+                name=str(name.get("name", "")) if isinstance(name, dict) else "",
+                uuid=str(uuid.get("UUID")) if isinstance(uuid, dict) else None,
+            )
+        return self._guest
+
     async def machine(self) -> Machine:
         """Return what runs here; asked once, since a connection ends with its QEMU.
 
         The UUID is all zeros for a guest that was started without one.
         """
         if self._machine is None:
-            name, uuid, type, target = await asyncio.gather(
-                self.execute("query-name"),
-                self.execute("query-uuid"),
+            guest, type, target = await asyncio.gather(
+                self.guest(),
                 self.execute("qom-get", {"path": "/machine", "property": "type"}),
                 self.execute("query-target"),
             )
             self._machine = Machine(
-                name=str(name.get("name", "")) if isinstance(name, dict) else "",
-                uuid=str(uuid.get("UUID")) if isinstance(uuid, dict) else None,
+                name=guest.name,
+                uuid=guest.uuid,
                 type=str(type).removesuffix("-machine"),
                 arch=str(target["arch"]) if isinstance(target, dict) else "",
             )

@@ -14,6 +14,7 @@ from translator.layouts import USBBACK, emulators, layout_named
 from translator.live.properties import asked_of
 from translator.registry.models import DEVICE_KINDS, XEN_MACHINES
 from translator.topology import (
+    NIL_UUID,
     PRIMARY,
     DeviceModel,
     DomainIdentity,
@@ -102,10 +103,10 @@ class _Reader:
         found: tuple[QomDevice, ...] = ()
         asked = emulated or expect_qmp or self.domid is None or self.host.names_monitor(PRIMARY)
         if asked and not records_only:
-            found = await self.devices_of(await self.host.qmp(PRIMARY, self.domid))
+            found = await self.devices_of(await self.monitor(PRIMARY, identity))
         models = () if records_only else await self.device_models()
         for model in models:
-            found += await self.devices_in(model.name)
+            found += await self.devices_in(model.name, identity)
         usb = UsbSeen(
             records,
             found,
@@ -238,12 +239,41 @@ class _Reader:
             models[name] = DeviceModel(name=name)
         return tuple(models.values())
 
-    async def devices_in(self, model: str) -> tuple[QomDevice, ...]:
+    async def monitor(self, model: str, domain: DomainIdentity) -> Qmp:
+        """Return the client of a device model's monitor, which is not another domain's.
+
+        A socket that libxl or the records name is the domain's, whatever its QEMU is called: `xl rename` leaves that
+        as it was. Of one that a user names, the QEMU has to be called as the domain, or as it was while it came here
+        (source: create_domain of xl, which receives a migrated domain as NAME--incoming). UUIDs never change.
+
+        Raises:
+            HostError: T444, it is.
+        """
+        monitor = await self.host.qmp(model, self.domid)
+        if self.domid is None:
+            return monitor
+        told = await monitor.guest()
+        if domain.uuid and told.uuid and told.uuid != NIL_UUID:
+            same = told.uuid.lower() == domain.uuid.lower()
+        else:
+            names = ("", domain.name, f"{domain.name}--incoming")
+            same = told.name in names or not self.host.names_monitor(model)
+        if not same:
+            path = self.host.monitor_path(model, self.domid)
+            raise HostError(
+                "T444",
+                f"the QEMU at {path} runs {told.name!r} with UUID {told.uuid}, "
+                f"and domain {self.domid} is {domain.name!r} with UUID {domain.uuid}",
+                "nothing was done; name the domain's own monitor, or leave --qmp out to use libxl's own socket",
+            )
+        return monitor
+
+    async def devices_in(self, model: str, domain: DomainIdentity) -> tuple[QomDevice, ...]:
         """Return what a device model emulates; nothing, when its process is gone."""
         from translator.hosts.qmp import MonitorGone
 
         try:
-            found = await self.devices_of(await self.host.qmp(model, self.domid))
+            found = await self.devices_of(await self.monitor(model, domain))
         except MonitorGone:
             return ()
         return tuple(msgspec.structs.replace(device, device_model=model) for device in found)
