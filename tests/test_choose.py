@@ -8,12 +8,16 @@ import pytest
 
 import translator
 from translator.errors import HostError
+from translator.families.usb.speeds import mismatches
 from translator.hosts.qmp import QomDevice
 from translator.hotplug.choose import choose_port
 from translator.live.observe import Observation
+from translator.topology import Device, HostDevice
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from translator.registry.models import Speed
 
 CONNECTED, WAITING, CLOSED = (4, 4), (2, 1), (6, 6)
 HOST = "<hostdev type='usb'><source><address bus='1' device='{}'/></source><address type='usb' bus='{}' port='{}'/>"
@@ -117,6 +121,63 @@ CASES: dict[str, tuple[Observation, str, tuple[int, str, str]]] = {
         (1, "1", "ehci"),
     ),
 }
+
+
+EHCI = "model='ehci'"
+FAST: dict[str, tuple[Observation, Speed, tuple[int, str], str | None]] = {
+    "a webcam passes a slow one by": (seen("hvm", UHCI, EHCI), "high", (1, "1"), None),
+    "what is slow goes to the first that is slow": (seen("hvm", EHCI, UHCI), "full", (1, "1"), None),
+    "the first of those that serve it": (seen("hvm", UHCI, XHCI, EHCI), "high", (1, "1"), None),
+    "a fast one that is full is none": (
+        seen("hvm", UHCI, "model='nec-xhci' ports='1'", devices=given(8, 1, "1")),
+        "high",
+        (0, "1"),
+        "port 1 of controller 0 (piix3-uhci) serves only low, full speed",
+    ),
+    "where none serves it, the first": (seen("hvm", UHCI, UHCI), "high", (0, "1"), "it runs at high speed"),
+    "USB 3 needs more than USB 2": (seen("hvm", EHCI, XHCI), "super", (1, "1"), None),
+    "a PV one of version 1 is slow": (
+        seen("linux", "model='qusb1'", QUSB, states={0: CONNECTED, 1: CONNECTED}),
+        "high",
+        (1, "1"),
+        None,
+    ),
+    "a PV one of version 2 is no faster": (
+        seen("linux", QUSB, states={0: CONNECTED}),
+        "super",
+        (0, "1"),
+        "controller 0 (qusb2) serves only low, full, high speed",
+    ),
+    "behind a hub all is slow": (
+        seen("hvm", "model='nec-xhci' ports='1'", devices="<hub type='usb'/>"),
+        "high",
+        (0, "1.1"),
+        "port 1.1 of controller 0 (nec-xhci) serves only low, full speed",
+    ),
+}
+
+
+@pytest.mark.parametrize(("host", "speed", "place", "warned"), FAST.values(), ids=FAST)
+def test_a_host_device_goes_where_its_speed_is_served(
+    host: Observation, speed: Speed, place: tuple[int, str], warned: str | None
+) -> None:
+    seat = choose_port(host, "hostdev", speed=speed)
+    assert (seat.controller.index, seat.port) == place
+    camera = Device(
+        family="usb",
+        kind="hostdev",
+        id=None,
+        driver=None,
+        controller=seat.controller.index,
+        port=seat.port,
+        host=HostDevice(bus=1, device=9),
+        properties={},
+        implicit=False,
+        source=None,
+    )
+    notes = mismatches(host.topology, [camera], {camera.host.selector: speed} if camera.host else {})
+    assert [note.code for note in notes] == ["T318"] * bool(warned)
+    assert not warned or warned in notes[0].message
 
 
 @pytest.mark.parametrize(("host", "kind", "place"), CASES.values(), ids=CASES)

@@ -50,6 +50,7 @@ def move(
                     on_step=progress.tell,
                     before=None if document is None else document.change,
                 )
+        report.warnings(moved.applied.notes, None)
         if moving.dry_run:
             click.echo(would_do(moved.applied.steps), nl=False)
             return

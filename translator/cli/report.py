@@ -64,7 +64,7 @@ class Report:
             self._about(name)
         return Guard(self, name)
 
-    def warnings(self, findings: Iterable[Diagnostic], name: str) -> None:
+    def warnings(self, findings: Iterable[Diagnostic], name: str | None) -> None:
         for finding in findings:
             if self.strict and finding.severity == "warning":
                 finding = msgspec.structs.replace(finding, severity="error")

@@ -12,9 +12,20 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from translator.registry.models import Speed
+
 # A device is named by its bus and the ports that lead to it; usb1 (a root hub) and 1-8:1.0 (an interface) are not.
 _DEVICE = re.compile(r"[0-9]+-[0-9]+(\.[0-9]+)*")
 _HUB_CLASS = "09"
+# In Mb/s, as the kernel spells them. Source: speed_show (drivers/usb/core/sysfs.c).
+_SPEEDS: dict[str, Speed] = {
+    "1.5": "low",
+    "12": "full",
+    "480": "high",
+    "5000": "super",
+    "10000": "super",
+    "20000": "super",
+}
 _DRIVER_FILE = re.compile(r"/sys/bus/usb/drivers/([^/]+)/(bind|unbind)")
 
 
@@ -77,6 +88,10 @@ class Sysfs:
     def attribute(self, path: str, name: str) -> str:
         """Return an attribute of the device at a host port path, such as `product`; empty where it has none."""
         return self._text(f"devices/{path}/{name}") if _DEVICE.fullmatch(path) else ""
+
+    def speed(self, device: HostDevice) -> Speed | None:
+        """Return the speed at which a device that was found runs; None where the host does not tell."""
+        return _SPEEDS.get(self._text(f"devices/{device.path}/speed"))
 
     def has_driver(self, name: str) -> bool:
         """Tell whether the kernel has a USB driver of that name loaded."""

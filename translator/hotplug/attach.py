@@ -89,7 +89,9 @@ async def attach(
             wanted = with_devices(seen, fragments, facts, auto_controller=auto_controller)
         if before is not None:
             before(wanted)
-        applied = await bring_about(wanted.plan, host, work, policy=Policy(), dry_run=dry_run, on_step=on_step)
+        applied = await bring_about(
+            wanted.plan, host, work, policy=Policy(), dry_run=dry_run, on_step=on_step, notes=wanted.notes
+        )
     return Moved(wanted.parts, applied)
 
 
@@ -189,6 +191,7 @@ async def _facts(
     notes = await nodes.tree(USBBACK) if usbback and nodes is not None else {}
     facts = Facts(
         hosts=hosts,
+        speeds={one.selector: speed for one in hosts.values() if (speed := host.sysfs.speed(one))},
         lent={found.selector: own_drivers(found, host.sysfs, notes) for found in hosts.values()},
         scsi=_scsi_devices(host, fragments),
         usbback=usbback,

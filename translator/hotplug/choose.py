@@ -1,7 +1,8 @@
 """Where a device goes that is attached to a running domain and does not say where.
 
 A paravirtual controller that the guest has connected to comes first, then an emulated one; the lowest free port
-of the first suitable controller. Where every one is full, a Xen domain gets another controller.
+of the first suitable controller. Before all that counts whether the port serves the speed of a host device, where
+that is known. Where every one is full, a Xen domain gets another controller.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from translator.errors import Diagnostic, DocumentError, HostError
+from translator.families.usb.speeds import speeds_at
 from translator.layouts import CONNECTED, INIT_WAIT, INITIALISED, layout_named
 from translator.placing.ports import PortError, PortTree
 from translator.registry.models import DEVICE_KINDS, MODELS, brought_along
@@ -37,6 +39,7 @@ def choose_port(
     controller: int | None = None,
     port: str | None = None,
     usbback: bool = False,
+    speed: Speed | None = None,
 ) -> Seat:
     """Return where a device of that kind goes.
 
@@ -44,6 +47,7 @@ def choose_port(
         controller: the index of the one that is asked for.
         port: the port of it that is asked for, dotted.
         usbback: whether the backend domain has the kernel's PVUSB backend, for a controller that comes along.
+        speed: at which a host device runs; None: not known, and any port will do.
 
     Raises:
         DocumentError: T317, a port and no controller to count it on.
@@ -60,7 +64,7 @@ def choose_port(
                     )
                 ]
             )
-        return _first_free(seen, kind, usbback)
+        return _first_free(seen, kind, usbback, speed)
     named = next((one for one in _usb(seen.topology) if one.index == controller), None)
     if named is None:
         have = ", ".join(str(one.index) for one in _usb(seen.topology)) or "none"
@@ -88,12 +92,16 @@ def choose_port(
     return Seat(named, port)
 
 
-def _first_free(seen: Observation, kind: ElementKind, usbback: bool) -> Seat:
+def _first_free(seen: Observation, kind: ElementKind, usbback: bool, speed: Speed | None) -> Seat:
     suitable = [one for one in _usb(seen.topology) if _carries(one, kind) and _works(one, seen)]
-    for one in sorted(suitable, key=lambda one: (_rank(one, seen), one.index)):
-        free = _ports(seen, one).lowest_free()
-        if free is not None:
-            return Seat(one, _dotted(free))
+    seats = [
+        Seat(one, _dotted(free))
+        for one in sorted(suitable, key=lambda one: (_rank(one, seen), one.index))
+        if (free := _ports(seen, one).lowest_free()) is not None
+    ]
+    if seats:
+        serving = (seat for seat in seats if speed is None or speed in speeds_at(seat.controller, seat.port))
+        return next(serving, seats[0])
     domain = seen.topology.domain
     row = brought_along(kind, domain.guest, usbback) if domain.hypervisor == "xen" else None
     if row is None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from translator.errors import Source
     from translator.hosts.scsi import ScsiFacts
     from translator.live.observe import Observation
+    from translator.registry.models import Speed
     from translator.topology import HostDevice, Topology
 
 Part = Controller | Device
@@ -39,6 +40,7 @@ class Facts(NamedTuple):
     """What was asked of the host for some fragments.
 
     hosts         the USB devices that they name, by selector, complete
+    speeds        at which they run, by the selectors of the complete ones, as far as the host tells
     lent          their interfaces, each with its driver, by the selectors of the complete ones
     scsi          the SCSI devices that they name, by selector
     usbback       whether the backend domain has the kernel's PVUSB backend
@@ -47,6 +49,7 @@ class Facts(NamedTuple):
     """
 
     hosts: Mapping[str, HostDevice] = {}
+    speeds: Mapping[str, Speed] = {}
     lent: Mapping[str, Mapping[str, str | None]] = {}
     scsi: Mapping[str, ScsiFacts] = {}
     usbback: bool = False

@@ -13,17 +13,20 @@ import msgspec
 from translator.document.fragment import unplaced
 from translator.errors import DocumentError
 from translator.families import families
+from translator.families.usb.speeds import mismatches
 from translator.findings import Findings
 from translator.hotplug.growing import Growing
 from translator.live.binding import seen_scsi
 from translator.placing.consistency import check
 from translator.planning.compile import compile_plan
 from translator.planning.subjects import parts_of, stands_on, subject
+from translator.topology import Device
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from translator.document.domain import Domain
+    from translator.errors import Diagnostic
     from translator.hotplug.growing import Facts, Part
     from translator.live.observe import Observation
     from translator.planning.plan import Plan
@@ -34,12 +37,13 @@ class Wanted(NamedTuple):
     """The plan of the domain as it shall be, and what it has more or less than now.
 
     `origins` are the fragment that a part comes from and its path there, by the part's subject; a controller that
-    comes along has none.
+    comes along has none. `notes` are what the guest may not like of it.
     """
 
     plan: Plan
     parts: tuple[Part, ...]
     origins: Mapping[str, tuple[Domain, str]] = {}
+    notes: tuple[Diagnostic, ...] = ()
 
 
 def with_devices(
@@ -68,7 +72,8 @@ def with_devices(
     plan = compile_plan(topology, there=there).bind(
         hostdevs=_known_hosts(topology), interfaces={**seen.lent, **facts.lent}, scsi=scsi
     )
-    return Wanted(plan, tuple(growing.new), growing.origins)
+    coming = [part for part in growing.new if isinstance(part, Device)]
+    return Wanted(plan, tuple(growing.new), growing.origins, mismatches(topology, coming, facts.speeds))
 
 
 def without_devices(seen: Observation, leaving: Iterable[Part]) -> Wanted:

@@ -10,7 +10,7 @@ import msgspec
 
 from translator.errors import HostError
 from translator.live.basis import based, policy_of, transition_as_planned
-from translator.live.binding import MISSING, bind
+from translator.live.binding import bind
 from translator.live.host import Performer
 from translator.live.observe import observe
 from translator.live.preflight import check_guest_type, preflight
@@ -27,6 +27,7 @@ from translator.topology import NIL_UUID, PRIMARY
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from translator.errors import Diagnostic
     from translator.hosts.xenview import View
     from translator.live.host import Host
     from translator.live.observe import Observation
@@ -75,6 +76,7 @@ async def apply(
             on_step=on_step,
             confirm_s=confirm_s,
             on_confirm=on_confirm,
+            notes=tuple(note for note in bound.diagnostics if note not in plan.diagnostics),
         )
     return applied._replace(plan=based(bound, applied, policy)) if dry_run else applied
 
@@ -118,8 +120,9 @@ async def bring_about(
     on_step: Callable[[StepEvent], None] | None = None,
     confirm_s: float | None = None,
     on_confirm: Callable[[float], None] | None = None,
+    notes: tuple[Diagnostic, ...] = (),
 ) -> Applied:
-    """Do as `apply` with a plan that is bound to its host, on whose domain we are at work."""
+    """Do as `apply` with a plan that is bound to its host, on whose domain we are at work; `notes` are told too."""
     if work.kept is not None:
         state, key = work.kept
         state.refuse_unfinished(key, plan.topology.domain)
@@ -140,7 +143,7 @@ async def bring_about(
         await check_guest_type(plan, work.nodes)
     change = transition(before, plan, policy) if plan.basis is None else transition_as_planned(before, plan)
     steps = change.steps
-    notes = (*(found for found in plan.diagnostics if found.code == MISSING), *change.notes)
+    notes = (*notes, *change.notes)
     if steps:
         room_for(change.additions, before, change.removals)
         if work.nodes is not None:

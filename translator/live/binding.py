@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from translator.errors import Diagnostic, HostError
+from translator.families.usb.speeds import mismatches
 from translator.hosts.scsi import ScsiFacts, find
 from translator.layouts import CLOSED, USBBACK
 from translator.planning.placeholders import node_name
 from translator.topology import PRIMARY
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from translator.hosts.sysfs import Sysfs
     from translator.live.host import Host
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from translator.topology import Device, HostDevice, Topology
 
 _P_DEV_PARTS = 11  # of /local/domain/0/backend/vscsi/DOMID/INDEX/vscsi-devs/dev-N/p-dev
-MISSING = "T424"  # the code of what is left out
 _DRIVER = re.compile(r"/sys/bus/usb/drivers/([A-Za-z0-9_.-]+)")
 
 
@@ -149,8 +149,10 @@ def bind_host_devices(plan: Plan, sysfs: Sysfs, lent: Mapping[str, str]) -> Plan
             if error.code != "T411" or device.startup_policy != "optional":
                 raise HostError(error.code, error.message, error.help, device.source) from error
             absent.append(device)
+    speeds = {selector: speed for selector, found in hostdevs.items() if (speed := sysfs.speed(found))}
     interfaces = {selector: own_drivers(found, sysfs, lent) for selector, found in hostdevs.items()}
-    return _without(plan, absent).bind(hostdevs=hostdevs, interfaces=interfaces)
+    notes = (*_absent(absent), *mismatches(plan.topology, plan.topology.devices, speeds))
+    return _noting(_without(plan, absent), notes).bind(hostdevs=hostdevs, interfaces=interfaces)
 
 
 def own_drivers(device: HostDevice, sysfs: Sysfs, lent: Mapping[str, str]) -> dict[str, str | None]:
@@ -167,28 +169,36 @@ def own_drivers(device: HostDevice, sysfs: Sysfs, lent: Mapping[str, str]) -> di
 
 
 def _without(plan: Plan, absent: list[Device]) -> Plan:
-    """Leave the devices out, and say so."""
+    """Leave the devices out."""
     if not absent:
         return plan
     gone = {f"device:{device.family}:{device.controller}:{device.port}" for device in absent}
-    notes = [
+    kept = tuple(device for device in plan.topology.devices if device not in absent)
+    return msgspec.structs.replace(
+        plan,
+        topology=msgspec.structs.replace(plan.topology, devices=kept),
+        steps=tuple(step for step in plan.steps if step.subject not in gone),
+    )
+
+
+def _absent(devices: Sequence[Device]) -> list[Diagnostic]:
+    return [
         Diagnostic(
-            code=MISSING,
+            code="T424",
             severity="warning",
             message=f"the host has no USB device {device.host.selector if device.host else ''}: it is left out",
             help="it is startupPolicy='optional'; apply again when it is there",
             line=device.source.line if device.source else None,
             column=device.source.column if device.source else None,
         )
-        for device in absent
+        for device in devices
     ]
-    kept = tuple(device for device in plan.topology.devices if device not in absent)
-    return msgspec.structs.replace(
-        plan,
-        topology=msgspec.structs.replace(plan.topology, devices=kept),
-        steps=tuple(step for step in plan.steps if step.subject not in gone),
-        diagnostics=(*plan.diagnostics, *notes),
-    )
+
+
+def _noting(plan: Plan, notes: Sequence[Diagnostic]) -> Plan:
+    """Add what is not in the plan yet: one that was bound before has its notes."""
+    new = tuple(note for note in notes if note not in plan.diagnostics)
+    return msgspec.structs.replace(plan, diagnostics=(*plan.diagnostics, *new)) if new else plan
 
 
 async def domid_of(host: Host, name: str) -> int:

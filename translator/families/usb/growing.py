@@ -164,6 +164,7 @@ class _Growth:
                 controller=controller,
                 port=address.port if address else None,
                 usbback=growing.facts.usbback,
+                speed=growing.facts.speeds.get(element.host.selector) if element.host else None,
             )
         except HostError as error:
             raise HostError(error.code, error.message, error.help, growing.source(element)) from error

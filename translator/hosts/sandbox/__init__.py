@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 
 from translator.errors import HostError
+from translator.families.usb.speeds import speeds_at
 from translator.hosts.sandbox.backend import Backends
 from translator.hosts.sandbox.monitor import Client, Monitor
 from translator.hosts.sandbox.qemu import Board, Machine, QemuError
@@ -235,7 +236,10 @@ class Sandbox:
         """
         for device in plan.topology.devices:
             if device.host is not None:
-                self.plug(device.host)
+                controller = next(
+                    one for one in plan.topology.controllers if (one.family, one.index) == ("usb", device.controller)
+                )
+                self.plug(device.host, "480" if "high" in speeds_at(controller, device.port) else "12")
             if device.scsi is not None:
                 self._plug_scsi(device.scsi)
         identity = plan.topology.domain
@@ -253,10 +257,10 @@ class Sandbox:
             others=launched,
         )
 
-    def plug(self, wanted: HostDevice) -> None:
+    def plug(self, wanted: HostDevice, speed: str = "480") -> None:
         """Plug in a host device that fits the selector, unless one does already; what it leaves open is the next.
 
-        That is bus 1, the lowest device number above all of the bus, and the port of that number.
+        That is bus 1, the lowest device number above all of the bus, and the port of that number; `speed` is in Mb/s.
         """
         present = self.host_usb.devices
         if any(fits(found, wanted) for found in Sysfs(self.sysfs).usb_devices()):
@@ -270,6 +274,7 @@ class Sandbox:
             vendor=wanted.vendor or 0x1D6B,
             product=wanted.product or 0x0104,
             serial=wanted.serial,
+            speed=speed,
         )
 
     def _plug_scsi(self, wanted: ScsiHost) -> None:
