@@ -85,6 +85,8 @@ def test_nothing_to_recover_and_nothing_to_confirm(house: House) -> None:
     done = house("recover")
     assert (done.returncode, done.stdout) == (0, "nothing to recover\n")
     assert json.loads(house("recover", "--list", "--format", "json").stdout) == []
+    done = house("recover", "--list")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "nothing to recover\n")
     done = house("commit")
     assert (done.returncode, "error[T509]: no apply waits to be confirmed" in done.stderr) == (4, True)
     assert not house.state.exists()
@@ -129,6 +131,7 @@ def test_what_a_kill_left_is_taken_back_or_finished(house: House) -> None:
     assert [step["mark"] for step in listed["steps"]] == ["begun"] * STEPS
     done = house("apply", DESK)
     assert f"error[T505]: an earlier apply has left this domain in between: {house.state}" in done.stderr
+    assert f"take it back with: translator recover --state {house.state}, or finish it" in done.stderr
     assert done.returncode == 4
     done = house("recover", "--resume")
     assert (done.returncode, done.stdout) == (0, "desk: 0 steps carried out; as planned\n")

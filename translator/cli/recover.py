@@ -72,6 +72,8 @@ def command(
             listed = [unfinished(directory, one) for one in found]
             text = _json(msgspec.to_builtins(listed)) if format == "json" else "".join(map(_line, listed))
             inputs.write(text, None)
+            if not listed and format == "text":
+                click.echo("nothing to recover", err=True)
         else:
             for one in found:
                 with report.document(None):

@@ -19,6 +19,7 @@ import hashlib
 import os
 import re
 import secrets
+import shlex
 import stat
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
@@ -207,10 +208,12 @@ class State:
                 raise found.content
             if found.content.intent.boot != boot_id() or not _may_be_same(found.content.intent.domain, domain):
                 continue
+            where = f"--state {shlex.quote(str(self.path.absolute()))}"
             raise HostError(
                 "T505",
                 f"an earlier apply has left this domain in between: {found.path}",
-                "take it back with: translator recover, or finish it with: translator recover --resume",
+                f"take it back with: translator recover {where}, "
+                f"or finish it with: translator recover --resume {where}",
             )
 
     def clear(self, key: str) -> None:
