@@ -17,13 +17,18 @@ import translator
 from tests.conftest import FIXTURES
 from tests.servers import Qemu, require
 from tests.test_apply import DOMID, Bench, bench, host_devices, plan_of, run
+from translator.document.save import add
 from translator.errors import DocumentError, HostError
 from translator.hosts.sandbox import Sandbox
+from translator.hotplug.attach import Given
+from translator.hotplug.attach import attach as attach_given
 from translator.hotplug.find import find_part
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
     from pathlib import Path
+
+    from translator.hotplug.wanted import Wanted
 
 __all__ = ["bench"]  # a fixture
 
@@ -245,6 +250,98 @@ def test_a_guest_of_qemu_alone() -> None:
                 with pytest.raises(HostError, match="removal pending in the guest"):
                     await host.detach("usb")
                 assert await host.observe() == seen
+
+    run(scenario())
+
+
+IMPLICIT = """<domain type='xen'>
+  <name>gs</name>
+  <os><type arch='x86_64' machine='xenfv'>hvm</type></os>
+  <devices>
+    <input type='tablet' bus='usb'/>  <!-- as most documents say it -->
+  </devices>
+</domain>
+"""
+
+
+def saved(text: str, *running: str, word: str) -> str:
+    """Attach to the document's domain, which has these too by now, and return the document that follows."""
+
+    async def scenario() -> str:
+        plan = translator.plan(translator.load(text.encode()))
+        outcome = b""
+
+        def keep(wanted: Wanted) -> None:
+            nonlocal outcome
+            outcome = add(text.encode(), wanted, file="gs.xml")
+
+        async with Sandbox() as embedded:
+            guest = embedded.make_host_for(plan)
+            async with translator.Host(xenstore=embedded.xenstore_socket, qmp=guest.qmp_sockets) as host:
+                await host.apply(plan.bind(domid=guest.domid))
+                for other in running:
+                    await host.attach(other, domid=guest.domid)
+                before = await host.observe(domid=guest.domid)
+                try:
+                    await attach_given(host, [Given(word)], domid=guest.domid, before=keep)
+                except DocumentError:
+                    assert await host.observe(domid=guest.domid) == before
+                    raise
+        return outcome.decode()
+
+    return asyncio.run(scenario())
+
+
+def test_a_document_follows_that_leaves_its_controller_out() -> None:
+    text = saved(IMPLICIT, word="mouse")
+    plan = translator.plan(translator.load(text.encode()))
+    assert [(one.index, one.model, one.implicit) for one in plan.topology.controllers if one.family == "usb"] == [
+        (0, "piix3-uhci", False)
+    ]
+    assert [(one.kind, one.port) for one in plan.topology.devices] == [("tablet", "1"), ("mouse", "2")]
+    assert "<!-- as most documents say it -->" in text
+    assert text.startswith(IMPLICIT[: IMPLICIT.index("<input")])
+
+
+def test_what_a_document_cannot_follow_is_not_attached() -> None:
+    with pytest.raises(DocumentError) as caught:
+        saved(IMPLICIT, "controller:nec-xhci,ports=4", "mouse", word="keyboard")
+    (found,) = caught.value.diagnostics
+    assert found.code == "T442"
+    assert "the document would be refused with device:usb:1:1 in it: there is no USB controller" in found.message
+    assert "nothing was attached" in (found.help or "")
+    assert "translator normalize" in (found.help or "")
+
+
+@pytest.mark.parametrize("model", ["ehci", "piix3-uhci"])
+def test_the_speed_of_a_host_device_counts(model: str) -> None:
+    """It goes where its speed is served; where that is nowhere, it is told of, and by apply just the same."""
+    text = (
+        "<domain type='xen'><name>gs</name><os><type arch='x86_64' machine='xenfv'>hvm</type></os><devices>"
+        f"<controller type='usb' model='piix3-uhci'/><controller type='usb' model='{model}'/></devices></domain>"
+    )
+    camera = "<hostdev type='usb'><source><vendor id='0x046d'/><product id='0x082d'/></source>"
+    slow = text.replace("</devices>", f"{camera}<address type='usb' bus='0' port='1'/></hostdev></devices>")
+
+    async def scenario() -> None:
+        plan = translator.plan(translator.load(text.encode()))
+        async with Sandbox() as embedded:
+            guest = embedded.make_host_for(plan)
+            embedded.add_host_device("1-4", bus=1, device=4, vendor=0x046D, product=0x082D, speed="480")
+            async with translator.Host(
+                xenstore=embedded.xenstore_socket, qmp=guest.qmp_sockets, sysfs=embedded.sysfs
+            ) as host:
+                await host.apply(plan.bind(domid=guest.domid))
+                given = await attach_given(host, [Given("hostdev:046d:082d")], domid=guest.domid)
+                where = {"ehci": "device:usb:1:1", "piix3-uhci": "device:usb:0:1"}[model]
+                assert given.applied.steps[-1].id == where
+                assert [note.code for note in given.applied.notes] == ["T318"] * (model != "ehci")
+                await host.detach("hostdev:046d:082d", domid=guest.domid)
+                applied = await host.apply(translator.plan(translator.load(slow.encode()), domid=guest.domid))
+                (note,) = applied.notes
+                assert note.code == "T318"
+                help = {"ehci": "controller 1 (ehci) serves it", "piix3-uhci": "such as 'qemu-xhci'"}[model]
+                assert help in (note.help or "")
 
     run(scenario())
 

@@ -33,11 +33,15 @@ if TYPE_CHECKING:
 def add(text: bytes, wanted: Wanted, *, file: str | None = None) -> bytes:
     """Return the document with the parts that come, each with its controller, port and alias.
 
+    A controller that the document leaves out comes into it with what else it leaves open, as `normalize` writes it.
+
     Raises:
-        DocumentError: the document is refused, or has no such controller or port.
+        DocumentError: the document is refused; T442, it has no such controller or port, or would have to move others.
     """
     _check_xml(text, file)
+    before = _topology(text, file)
     coming = {subject(part) for part in wanted.parts}
+    refused: DocumentError | None = None
     for start in (text, normalize(text, file=file)):
         document = validate(start, file=file)
         editor = Editor(document)
@@ -45,9 +49,24 @@ def add(text: bytes, wanted: Wanted, *, file: str | None = None) -> bytes:
         homes = document.root.findall("devices")
         editor.insert(*((homes[-1], new) if homes else (document.root, [New("devices", {}, new)])))
         outcome = encoded(editor.edited(), text)
-        if _moved(_topology(start, file), _topology(outcome, file)) == ({*coming}, set()):
+        try:
+            after = _topology(outcome, file)
+        except DocumentError as error:
+            refused = error
+            continue
+        refused = None
+        if _moved(before, after) == (coming, set()):
             return outcome
-    raise _refused(file, f"{', '.join(sorted(coming))} cannot be added without moving what the document has")
+    what = ", ".join(sorted(coming))
+    if refused is None:
+        raise _refused(file, f"{what} cannot be added without moving what the document has")
+    why = refused.diagnostics[0]
+    raise _refused(
+        file,
+        f"the document would be refused with {what} in it: {why.message} ({why.code})",
+        "nothing was attached; let the document have the domain's controllers first (what it leaves out is written "
+        "into it by `translator normalize`), or do without --save",
+    ) from refused
 
 
 def remove(text: bytes, wanted: Wanted, *, file: str | None = None) -> bytes:
@@ -133,6 +152,7 @@ def _check_xml(text: bytes, file: str | None) -> None:
         raise _refused(file, "only domain XML is edited, and this is a file in xl's language")
 
 
-def _refused(file: str | None, message: str) -> DocumentError:
-    help = "change the document by hand, or do without --save"
+def _refused(
+    file: str | None, message: str, help: str = "nothing was done; change the document by hand, or do without --save"
+) -> DocumentError:
     return DocumentError([Diagnostic(code="T442", message=message, help=help, file=file)])
