@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from translator.comparison import facts
-from translator.comparison.changes import same_host_device
+from translator.comparison.changes import changes, same_host_device
 from translator.comparison.delta import Change, Delta, Field
 from translator.planning.compile import launch_only
 from translator.planning.subjects import subject
@@ -96,6 +96,11 @@ class _Comparison:
         self.seen = _is_seen(old) or _is_seen(new)
         self.renumbered: dict[tuple[str, int], int] = {}  # the new index of a controller, by family and old one
         self.launch: tuple[frozenset[str], frozenset[str]] | None = None
+        self.exchanged = {  # what `apply` refuses to do unasked: see `translator.live.transition`
+            one.id
+            for one in changes(old.topology, new.topology)
+            if isinstance(one.before, Controller) and isinstance(one.after, Controller)
+        }
 
     def changes(self) -> Iterator[Change]:
         yield from self.domain()
@@ -181,6 +186,7 @@ class _Comparison:
                 return None
             action = "move" if all(one.name in facts.PLACES for one in fields) else "change"
             reason = facts.reason_of(one.name for one in fields)
+        requires = self.requires(was, will, fields)
         return Change(
             action=action,
             what=what,
@@ -190,8 +196,9 @@ class _Comparison:
             after=will.part if will else None,
             guest_visible=reason is not None,
             reason=reason,
-            requires=self.requires(was, will, fields),
+            requires=requires,
             fields=fields,
+            replace=True if requires == "hot-plug" and subject(one.part) in self.exchanged else msgspec.UNSET,
         )
 
     def fields(self, was: _Part, will: _Part) -> Iterator[Field]:

@@ -34,7 +34,8 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
     `id` is that of its main step, where it is now or, if it is gone, was: `controller:usb:0`, `device:usb:0:1.2`;
     what is about the whole domain has the id `domain`. `reason` is None where the guest does not notice. `fields`
-    are the facts that differ, of what is on both sides.
+    are the facts that differ, of what is on both sides. `replace` is true where another controller takes the place of
+    one, which `apply` does only with `--replace`; else it is unset, and not in the JSON.
     """
 
     action: Action
@@ -47,6 +48,12 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     reason: Reason | None
     requires: Requires
     fields: tuple[Field, ...] = ()
+    replace: bool | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def needs(self) -> str:
+        """What carrying it out requires, in words."""
+        return f"{self.requires} with --replace" if self.replace is True else self.requires
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):

@@ -202,5 +202,5 @@ def _row(change: Change) -> str:
         f"<tr{ids}{' data-noticed' if change.guest_visible else ''}>"
         f'<td class="sign {change.action}" title="{change.action}">{SIGNS[change.action]}</td>'
         f"<td>{escape.markup(headline(change))}</td><td>{f'<dl>{told}</dl>' if told else change.action}</td>"
-        f"<td>{guest}</td><td>{change.requires}</td></tr>\n"
+        f"<td>{guest}</td><td>{change.needs}</td></tr>\n"
     )

@@ -217,7 +217,7 @@ def _change(change: Change, styled: Callable[..., str]) -> Iterator[str]:
     place = source(change)
     where = f" (line {place.line})" if place else ""
     sign = styled(SIGNS[change.action], fg=color, bold=True)
-    note = styled(f"[{notes}; requires {change.requires}]", bold=change.guest_visible, dim=not change.guest_visible)
+    note = styled(f"[{notes}; requires {change.needs}]", bold=change.guest_visible, dim=not change.guest_visible)
     yield f"{sign} {styled(escape.visible(headline(change)), fg=color)}{where}  {note}"
     for field in change.fields:
         name, before, after = map(escape.visible, facts(field))
@@ -295,7 +295,7 @@ def _markdown_file(one: Compared, *, single: bool) -> str:
             )
             noticed = f"**{change.reason}**" if change.reason else "no"
             cells = (f"`{SIGNS[change.action]}`", escape.code(headline(change)), "<br>".join(told), noticed)
-            lines.append(f"| {' | '.join(cells)} | {change.requires} |")
+            lines.append(f"| {' | '.join(cells)} | {change.needs} |")
     return "\n" + "\n".join(lines).rstrip() + "\n"
 
 
@@ -315,7 +315,7 @@ def findings(one: Compared) -> Iterator[Diagnostic]:
         yield Diagnostic(
             code="T370" if change.guest_visible else "T371",
             severity="warning" if change.guest_visible else "note",
-            message=escape.visible(f"{happened(change)}; {noticed}; requires {change.requires}"),
+            message=escape.visible(f"{happened(change)}; {noticed}; requires {change.needs}"),
             file=one.path,
             line=place.line if place else None,
             column=place.column if place else None,
