@@ -51,12 +51,14 @@ class Xen(NamedTuple):
     socket: str
     sandbox: Sandbox
     qmp: Path
+    others: Path  # the monitor of domain 9
 
-    def host(self, timeout_s: float = 5) -> translator.Host:
-        return translator.Host(xenstore=self.socket, qmp=self.qmp, sysfs=self.sandbox.sysfs, timeout_s=timeout_s)
+    def host(self, timeout_s: float = 5, domid: int | None = DOMID) -> translator.Host:
+        qmp = self.others if domid == OTHER else self.qmp
+        return translator.Host(xenstore=self.socket, qmp=qmp, sysfs=self.sandbox.sysfs, timeout_s=timeout_s)
 
     async def apply(self, plan: translator.Plan, *, timeout_s: float = 5, **options: Any) -> Any:
-        async with self.host(timeout_s) as host:
+        async with self.host(timeout_s, plan.topology.domain.domid) as host:
             return await host.apply(plan, **options)
 
     async def nodes(self) -> dict[str, tuple[str, tuple[str, ...]]]:
@@ -85,7 +87,7 @@ async def xen(
         added = sandbox.add_guest(
             "guest", UUID, domid=DOMID, guest=guest, guest_cooperates=True, frontend_connects=False
         )
-        sandbox.add_guest("other", OTHER_UUID, domid=OTHER, guest="pv", frontend_connects=False)
+        other = sandbox.add_guest("other", OTHER_UUID, domid=OTHER, guest="pv", frontend_connects=False)
         socket = str(sandbox.xenstore_socket)
         if kind != "sandbox":
             require(SERVERS[kind])
@@ -119,7 +121,7 @@ async def xen(
         sandbox.add_host_device(
             "1-3", bus=1, device=4, vendor=0x05E3, product=0x0608, device_class=9, drivers=("hub",)
         )
-        yield Xen(store, socket, sandbox, added.qmp_socket)
+        yield Xen(store, socket, sandbox, added.qmp_socket, other.qmp_socket)
 
 
 on_each = pytest.mark.parametrize("kind", [*SERVERS, "sandbox"])
@@ -379,7 +381,7 @@ def test_of_two_that_want_a_device_one_gets_it(kind: str) -> None:
         async with xen(kind) as host:
             steps = []
             for made in plans:
-                async with host.host() as connections:
+                async with host.host(domid=made.topology.domain.domid) as connections:
                     await connections.apply(
                         translator.Plan(
                             topology=translator.plan(
