@@ -374,7 +374,7 @@ def pv_hook() -> None:
 
 @scenario
 def pv_per_device() -> list[Done]:
-    """In one process attaching and detaching a device takes us less time than xl takes, and than our command does."""
+    """A device is attached and detached in one process, by xl and by our command; the report has what each takes."""
     with guest("pv3") as pv:
         sh("xl", "usbctrl-attach", "pv3", "type=qusb", "version=2", "ports=4").check()
         bus, device = number_of("2-1")
@@ -400,10 +400,6 @@ def pv_per_device() -> list[Done]:
                     f"translator {verb}", [one.seconds for one in by_command[number::2]], by_command[number].requests
                 ),
             ]
-            if figures[-2].seconds >= figures[-3].seconds:
-                raise ClaimError(
-                    f"{verb}: {times[verb]} s in one process, {[one.seconds for one in by_xl]} s with xl"
-                )
         return figures
 
 
