@@ -442,17 +442,37 @@ def test_a_domid_that_is_given_again_inherits_nothing(kind: str) -> None:
     run(scenario())
 
 
+@on_each
+def test_an_empty_port_is_told_what_the_domain_has(kind: str) -> None:
+    """By its port, a device is looked for in one place; that it is not there is said of the whole domain."""
+
+    async def scenario() -> None:
+        async with xen(kind) as host:
+            await host.apply(plan(document(QUSB, given(MOUSE))))
+            before = await host.nodes()
+            async with host.host() as connections:
+                for place in ("0:2", "0:9", "1:1"):
+                    with pytest.raises(HostError, match=f"'{place}' is not attached to 'guest'") as caught:
+                        await connections.detach(place, domid=DOMID)
+                    assert caught.value.help == "it has: controller:0 (qusb2), 0:1 (hostdev:1.8)"
+            assert await host.nodes() == before
+
+    run(scenario())
+
+
 # What it costs
 
 # Requests to xenstored on a host with two guests, without those for states. docs/xen.md has them beside xl's.
 REQUESTS: Mapping[str, tuple[int, Callable[[translator.Host], Awaitable[Any]]]] = {
-    "a controller and a device": (66, lambda host: host.apply(plan(document(QUSB, given(MOUSE))))),
-    "no change": (16, lambda host: host.apply(plan(document(QUSB, given(MOUSE))))),
-    "a look": (14, lambda host: host.observe(domid=DOMID)),
-    "the device goes": (17, lambda host: host.detach("hostdev:1-8", domid=DOMID)),
-    "a device": (28, lambda host: host.attach("hostdev:1-8", domid=DOMID)),
-    "both go": (43, lambda host: host.apply(plan(EMPTY), prune=True)),
-    "a controller": (45, lambda host: host.apply(plan(document(QUSB)))),
+    "a controller and a device": (60, lambda host: host.apply(plan(document(QUSB, given(MOUSE))))),
+    "no change": (14, lambda host: host.apply(plan(document(QUSB, given(MOUSE))))),
+    "a look": (12, lambda host: host.observe(domid=DOMID)),
+    "the device goes": (15, lambda host: host.detach("hostdev:1-8", domid=DOMID)),
+    "a device": (21, lambda host: host.attach("hostdev:1-8", domid=DOMID)),
+    "what is in a port goes": (10, lambda host: host.detach("0:1", domid=DOMID)),
+    "a device again": (21, lambda host: host.attach("hostdev:1-8", domid=DOMID)),
+    "both go": (42, lambda host: host.apply(plan(EMPTY), prune=True)),
+    "a controller": (44, lambda host: host.apply(plan(document(QUSB)))),
 }
 
 

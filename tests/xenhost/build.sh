@@ -71,6 +71,6 @@ echo 'XENCONSOLED_ARGS="--log=guest"' > "$R/etc/default/xen"
 # the scenarios count what a command asks of xenstored: log reads too, and never begin a new file
 sed -i '/^access-log-/d' "$R/etc/xen/oxenstored.conf"
 printf 'access-log-%s\n' 'read-ops = true' 'transactions-ops = true' 'nb-lines = 10000000' >> "$R/etc/xen/oxenstored.conf"
-rm -f "$C/root.img"; truncate -s "$(( $(du -sm "$R" | cut -f1) + 300 ))M" "$C/root.img"
+rm -f "$C/root.img"; truncate -s "$(( $(du -sm "$R" | cut -f1) + 800 ))M" "$C/root.img"
 mke2fs -q -t ext4 -O ^has_journal,^metadata_csum -m 0 -d "$R" "$C/root.img"
 echo "$want" > "$C/stamp"; say "done: $(du -ch "$C"/{xen,vmlinuz,dom0.ird,root.img} | tail -1 | cut -f1) needed by run.sh, $(du -sh "$C" | cut -f1) in the cache"

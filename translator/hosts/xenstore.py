@@ -21,7 +21,15 @@ from pyxs._internal import Op
 
 from translator.errors import HostError, OutcomeUnknown
 from translator.hosts.xenview import View, check_path, check_pattern, invalid
-from translator.hosts.xenwire import DIRECTORY_PART, Changes, Refusal, Wire, open_descriptor, words
+from translator.hosts.xenwire import (
+    DIRECTORY_PART,
+    Changes,
+    Refusal,
+    Wire,
+    no_xenstored,
+    open_descriptor,
+    words,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -64,36 +72,24 @@ class Xenstore:
 
     @classmethod
     async def connect(cls, path: str | os.PathLike[str], timeout_s: float = 10) -> Xenstore:
-        """Return a client of the daemon behind `path` once it has answered.
+        """Return a client of the daemon behind `path`; its first answer tells whether it is one.
 
         Args:
             path: its Unix socket, or a character device (/dev/xen/xenbus).
             timeout_s: the deadline for connecting, and later for each answer.
 
         Raises:
-            HostError: T401, nothing there, no access, or no answer in time.
+            HostError: T401, nothing there, or no access. The first request raises it where nothing answers.
         """
         name = os.fspath(path)
-        help = "is xenstored running? name its socket with --xenstore, or run as a user who may open it"
         try:
             async with asyncio.timeout(timeout_s):
                 descriptor, is_device = await open_descriptor(name)
         except TimeoutError as error:
-            raise HostError("T401", f"{name}: xenstored accepts no connection", help) from error
+            raise no_xenstored(f"{name}: xenstored accepts no connection") from error
         except OSError as error:
-            raise HostError("T401", f"{name}: no xenstored: {error.strerror or error}", help) from error
-        store = cls(Wire(descriptor, name, timeout_s, is_device))
-        try:
-            await store.read("/")
-        except _RefusedError:
-            pass  # a guest may not read the root, but this is a xenstored
-        except HostError as error:
-            await store.close()
-            raise HostError("T401", error.message, help) from error
-        except BaseException:
-            await store.close()
-            raise
-        return store
+            raise no_xenstored(f"{name}: no xenstored: {error.strerror or error}") from error
+        return cls(Wire(descriptor, name, timeout_s, is_device))
 
     @property
     def is_open(self) -> bool:
@@ -350,7 +346,8 @@ class _Steps:
                 case "expect-absent":
                     await self._expect_absent(operation)
                 case "expect-nowhere":
-                    found = elsewhere(operation, (await self._view.matching(operation.path))[operation.path])
+                    nodes = await self._view.matching(operation.path, sought=True)
+                    found = elsewhere(operation, nodes[operation.path])
                     if found is not None:
                         raise claimed(operation, found)
         for op, path, request in self._sent:
@@ -364,7 +361,7 @@ class _Steps:
         """Ask at once what the guards at the beginning want to know, and find out what mkdir is to make."""
         guards = list(takewhile(lambda one: one.op.startswith("expect"), self._operations))
         await asyncio.gather(
-            self._view.matching(*(one.path for one in guards if one.op == "expect-nowhere")),
+            self._view.matching(*(one.path for one in guards if one.op == "expect-nowhere"), sought=True),
             *(self._view.read(one.path) for one in guards if one.op == "expect"),
             *(self._view.is_absent(one.path) for one in guards if one.op == "expect-absent"),
         )

@@ -71,7 +71,8 @@ class View:
     async def tree(self, path: str) -> dict[str, str]:
         """Return every node at and below `path` with its value, ordered by path components."""
         found: dict[str, str] = {}
-        # most trees that are asked for are not there: one request tells
+        # most trees that are asked for are not there, and what is beside them is asked for too
+        await self._names_above(path)
         level = [] if await self.children(path) is None else [path]
         while level:
             values = zip(level, await asyncio.gather(*map(self.read, level)), strict=True)
@@ -81,14 +82,19 @@ class View:
             level = [f"{node.rstrip('/')}/{name}" for node, names in listings for name in names or ()]
         return dict(sorted(found.items(), key=lambda item: item[0].split("/")))
 
-    async def matching(self, *patterns: str) -> dict[str, dict[str, str]]:
+    async def matching(self, *patterns: str, sought: bool = False) -> dict[str, dict[str, str]]:
         """Return, for each pattern, the nodes whose paths fit it, with their values.
 
         `*` stands for a component, `*[not(NAME)]` for one without such a node below. In a transaction each listing
         guards against a node that comes.
+
+        Args:
+            sought: whether this makes sure that there is none. Mostly there is no directory of that name either, and
+                the listing that tells so, which is the guard as well, is asked for at once.
         """
         distinct = tuple(dict.fromkeys(patterns))
-        return dict(zip(distinct, await asyncio.gather(*map(self._matching, distinct)), strict=True))
+        found = await asyncio.gather(*(self._matching(one, sought) for one in distinct))
+        return dict(zip(distinct, found, strict=True))
 
     async def is_absent(self, path: str) -> bool:
         """Tell whether there is no such node, so that a commit fails if there is one by then.
@@ -107,10 +113,15 @@ class View:
             node = parent
         return False
 
-    async def _matching(self, pattern: str) -> dict[str, str]:
+    async def _matching(self, pattern: str, sought: bool) -> dict[str, str]:
         paths = [""]
+        listed = False
         for component in pattern.split("/")[1:]:
             if wild := _ANY.fullmatch(component):
+                if sought:  # right below what was listed it mostly is there
+                    unsure = [path for path in paths if not (listed and self.knows(above(path)))]
+                    await asyncio.gather(*map(self._names_above, unsure))
+                    listed = True
                 listings = await asyncio.gather(*map(self._names_or_guard, paths))
                 paths = [f"{path}/{name}" for path, names in zip(paths, listings, strict=True) for name in names]
                 if wild[1]:
@@ -118,8 +129,15 @@ class View:
                     paths = [path for path, value in zip(paths, found, strict=True) if value is None]
             else:
                 paths = [f"{path}/{component}" for path in paths]
+        if sought:
+            await asyncio.gather(*(self._names_above(above(path)) for path in paths))
         values = await asyncio.gather(*map(self.read, paths))
         return {path: value for path, value in zip(paths, values, strict=True) if value is not None}
+
+    async def _names_above(self, path: str) -> None:
+        """Ask for the listing that tells whether the node is there, unless that is known."""
+        if self.knows(path) is None:
+            await self.children(above(path))
 
     async def _names_or_guard(self, path: str) -> tuple[str, ...]:
         names = await self.children(path)
@@ -210,7 +228,7 @@ class View:
 
     def _forget_names(self, path: str) -> None:
         """Forget the listing that the node's coming or going has changed."""
-        parent = path.rpartition("/")[0] or "/"
+        parent = above(path)
         self._names.pop(parent, None)
         self._requests.pop((Op.DIRECTORY, parent), None)
 
@@ -222,8 +240,13 @@ class View:
     def _found(self, path: str, there: bool) -> None:
         self._there[path] = there
         while there and path != "/":
-            path = path.rpartition("/")[0] or "/"
+            path = above(path)
             self._there[path] = True
+
+
+def above(path: str) -> str:
+    """Return the path of the directory that a node is in."""
+    return path.rpartition("/")[0] or "/"
 
 
 def check_pattern(pattern: str) -> None:

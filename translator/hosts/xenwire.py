@@ -90,6 +90,7 @@ class Wire:
         self._outgoing: list[bytes] = []
         self._flushing = False
         self._answer_due = False  # of the device's one message under way
+        self._heard = False  # whether anything that came was xenstore's protocol
         self._loop.add_reader(descriptor, self._receive)
 
     def request(self, op: int, *words: str, value: str | None = None, transaction: int = 0) -> asyncio.Future[bytes]:
@@ -114,7 +115,8 @@ class Wire:
 
         Raises:
             Refusal: the daemon answered with an error.
-            HostError: T408, the connection was lost, or there is no answer within the deadline.
+            HostError: T408, the connection was lost, or there is no answer within the deadline; T401, and there never
+                was one.
         """
         if request.done():
             return request.result()
@@ -122,7 +124,7 @@ class Wire:
             async with asyncio.timeout(self._timeout_s):
                 return await request
         except TimeoutError as error:
-            raise HostError("T408", f"{self._path}: xenstored did not answer within {self._timeout_s:g} s") from error
+            raise self._failure(f"xenstored did not answer within {self._timeout_s:g} s") from error
 
     def abort(self, start: asyncio.Future[bytes]) -> None:
         """Abort the transaction that `start` began; where its answer is still to come, when it comes."""
@@ -168,7 +170,13 @@ class Wire:
             watch.wake()
 
     def _loss(self, reason: str) -> HostError:
-        return HostError("T408", f"{self._path}: the connection to xenstored is lost: {reason}")
+        return self._failure(f"the connection to xenstored is lost: {reason}")
+
+    def _failure(self, reason: str) -> HostError:
+        # who never answered may be no xenstored at all
+        return (
+            HostError("T408", f"{self._path}: {reason}") if self._heard else no_xenstored(f"{self._path}: {reason}")
+        )
 
     def _flush(self) -> None:
         self._flushing = False
@@ -243,6 +251,7 @@ class Wire:
         elif op == Op.TRANSACTION_START and not payload.rstrip(b"\0").isdigit():
             self.lose("it began a transaction without a number")
         else:
+            self._heard = True
             del self._pending[number]
             self._settle(pending.answer, op, payload)
 
@@ -269,6 +278,12 @@ async def open_descriptor(path: str) -> tuple[int, bool]:
                 await asyncio.sleep(0.002)
             else:
                 return connection.detach(), False
+
+
+def no_xenstored(message: str) -> HostError:
+    """Return the error of a place where no xenstored answers."""
+    help = "is xenstored running? name its socket with --xenstore, or run as a user who may open it"
+    return HostError("T401", message, help)
 
 
 def _fail(future: asyncio.Future[bytes], error: Exception) -> None:

@@ -20,7 +20,7 @@ from translator.live.binding import domid_of, own_drivers
 from translator.live.observe import observe
 from translator.live.transition import Policy
 from translator.planning.subjects import subject
-from translator.topology import PRIMARY, Controller
+from translator.topology import PRIMARY, Controller, Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from translator.live.host import Host
     from translator.live.observe import Observation
     from translator.saga.outcome import Applied, StepEvent
-    from translator.topology import DomainIdentity, HostDevice, Place
+    from translator.topology import DomainIdentity, HostDevice
     from translator.topology import Layout as LayoutName
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
@@ -116,7 +116,11 @@ async def detach(
         DocumentError, HostError: as `attach`; T438, it is not attached.
     """
     async with work_on(host, domid, dry_run=dry_run) as work:
-        seen = await observe(host, domid=domid, layout=layout, nodes=work.nodes)
+        place = _port_of(given) if domid is not None else None
+        seen = await observe(host, domid=domid, layout=layout, nodes=work.nodes, place=place)
+        if place is not None and not seen.topology.devices:
+            place = None  # it is not paravirtual, or not there; then it is told what is
+            seen = await observe(host, domid=domid, layout=layout, nodes=work.nodes)
         parts: list[Part | Domain] = [
             read_fragment(one.what, seen.topology.domain, file=one.file)
             if isinstance(one.what, bytes)
@@ -138,7 +142,9 @@ async def detach(
         if before is not None:
             before(wanted)
         policy = Policy(prune=True, force=force, only=frozenset(map(subject, wanted.parts)))
-        applied = await bring_about(wanted.plan, host, work, policy=policy, dry_run=dry_run, on_step=on_step)
+        applied = await bring_about(
+            wanted.plan, host, work, policy=policy, dry_run=dry_run, on_step=on_step, place=place
+        )
     return Moved(wanted.parts, applied)
 
 
@@ -161,7 +167,18 @@ async def find_domain(host: Host, name: str) -> int:
         raise HostError("T403", f"no running domain has UUID {name}", "see `xl list -v`")
     if name.isdigit():
         raise HostError("T403", f"there is no domain {name}", "see `xl list` for those that run")
-    return await domid_of(host, name)
+    return await domid_of(host, name, is_guest=True)
+
+
+def _port_of(given: Sequence[Given]) -> Place | None:
+    """Return the port that is all that is named; one behind a hub is no paravirtual controller's."""
+    words = [one.what for one in given]
+    match = (
+        re.fullmatch(r"([0-9]{1,9}):([0-9]{1,3})", words[0])
+        if len(words) == 1 and isinstance(words[0], str)
+        else None
+    )
+    return Place(int(match[1]), match[2]) if match else None
 
 
 def _fragment(given: Given, identity: DomainIdentity, place: Place | None) -> Domain:

@@ -16,7 +16,7 @@ from translator.topology import Type
 if TYPE_CHECKING:
     from translator.planning.plan import Action
     from translator.registry.models import Ports
-    from translator.topology import Controller, Device, DomainIdentity, ElementKind, HostDevice, Value
+    from translator.topology import Controller, Device, DomainIdentity, ElementKind, HostDevice, Place, Value
     from translator.topology import Layout as LayoutName
 
 
@@ -97,13 +97,17 @@ class Layout(Protocol):
         host's drivers have it again.
         """
 
-    def record_paths(self, domid: int) -> tuple[str, ...]:
-        """Return the nodes that tell of the domain's controllers, `*` for one component; none: no records."""
+    def record_paths(self, domid: int, place: Place | None = None) -> tuple[str, ...]:
+        """Return the nodes that tell of the domain's controllers, `*` for one component; none: no records.
 
-    def further_paths(self, domid: int, nodes: Mapping[str, str]) -> tuple[str, ...]:
+        With a place, those that tell of the paravirtual controller there, if it is one.
+        """
+
+    def further_paths(self, domid: int, nodes: Mapping[str, str], place: Place | None = None) -> tuple[str, ...]:
         """Return the other nodes to read, as the records (nodes by absolute path) tell; none that a guest names.
 
-        In the guest's own directory each is a single node: it may write what it likes there, and as much.
+        In the guest's own directory each is a single node: it may write what it likes there, and as much. With a
+        place, no more than what that port holds.
         """
 
     def read_controllers(self, domid: int, nodes: Mapping[str, str]) -> tuple[ControllerRecord, ...]:

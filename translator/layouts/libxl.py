@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         DomainIdentity,
         ElementKind,
         HostDevice,
+        Place,
         Type,
         Value,
     )
@@ -48,6 +49,7 @@ CLOSE_TIMEOUT_S = 20
 _TYPE_WORDS: dict[Type, str] = {"emulated": "devicemodel", "pv": "pv", "qusb": "qusb"}
 _TYPES: dict[str, Type] = {word: type for type, word in _TYPE_WORDS.items()}
 _BACKENDS: dict[Type, str] = {"pv": "vusb", "qusb": "qusb"}
+_SERVED: dict[str, Type] = {kind: type for type, kind in _BACKENDS.items()}
 
 TOOLSTACK = ("n0",)
 
@@ -295,18 +297,20 @@ class Libxl:
             ),
         )
 
-    def record_paths(self, domid: int) -> tuple[str, ...]:
-        return tuple(f"/libxl/{domid}/device/vusb/*/{name}" for name in ("backend", "type", "usb-ver", "num-ports"))
+    def record_paths(self, domid: int, place: Place | None = None) -> tuple[str, ...]:
+        records = f"/libxl/{domid}/device/vusb/{'*' if place is None else place.controller}"
+        paths = tuple(f"{records}/{name}" for name in ("backend", "usb-ver", "num-ports"))
+        # of a paravirtual controller the backend's path tells the type
+        return (*paths, f"{records}[not(backend)]/type") if place is None else paths
 
-    def further_paths(self, domid: int, nodes: Mapping[str, str]) -> tuple[str, ...]:
+    def further_paths(self, domid: int, nodes: Mapping[str, str], place: Place | None = None) -> tuple[str, ...]:
         paths: list[str] = []
         for index in _indexes(domid, nodes):
             record = f"/libxl/{domid}/device/vusb/{index}"
-            backend = nodes.get(f"{record}/backend", "")
-            if nodes.get(f"{record}/type") == _TYPE_WORDS["emulated"]:
+            if (backend := nodes.get(f"{record}/backend")) is None:
                 paths.append(f"{record}/port/*")
-            elif _backend_of(domid, index, backend) is not None:
-                paths += service_paths(domid, index, backend)
+            elif _served_by(domid, index, backend) is not None:
+                paths += service_paths(domid, index, backend, place)
         return tuple(paths)
 
     def read_controllers(self, domid: int, nodes: Mapping[str, str]) -> tuple[ControllerRecord, ...]:
@@ -314,17 +318,18 @@ class Libxl:
         taken = occupied(nodes)
         for index in _indexes(domid, nodes):
             record = f"/libxl/{domid}/device/vusb/{index}"
-            type = _TYPES.get(nodes.get(f"{record}/type", ""))
             version, ports = (number(nodes.get(f"{record}/{name}")) for name in ("usb-ver", "num-ports"))
+            type: Type | None
+            if (ports_of := nodes.get(f"{record}/backend")) is None:
+                type, backend, ports_of = _TYPES.get(nodes.get(f"{record}/type", "")), None, record
+            elif served_by := _served_by(domid, index, ports_of):
+                type, backend = served_by
+            else:
+                continue
             if type is None or version is None or ports is None or ControllerKind(type, version) not in CANONICAL:
                 continue  # half a record is none: its maker has not finished, or died
-            ports_of = record
-            backend = None
-            if type != "emulated":
-                ports_of = nodes.get(f"{record}/backend", "")
-                backend = _backend_of(domid, index, ports_of)
-                if backend is None:
-                    continue
+            if (type == "emulated") is not (backend is None):
+                continue
             records.append(
                 ControllerRecord(
                     index=index,
@@ -365,8 +370,13 @@ class Libxl:
         return {"frontend": paths.frontend, "backend": paths.backend}, dict(served)
 
 
-def service_paths(domid: int, index: int, backend: str) -> tuple[str, str, str]:
-    """Return what tells of a paravirtual controller that is recorded: the states of both ends, and its ports."""
+def service_paths(domid: int, index: int, backend: str, place: Place | None) -> tuple[str, ...]:
+    """Return what tells of a paravirtual controller that is recorded: the states of both ends, and its ports.
+
+    With a place, that port alone.
+    """
+    if place is not None:
+        return (f"{backend}/port/{place.port}",)
     return f"/local/domain/{domid}/device/vusb/{index}/state", f"{backend}/state", f"{backend}/port/*"
 
 
@@ -415,10 +425,10 @@ def _indexes(domid: int, nodes: Mapping[str, str]) -> list[int]:
     return sorted({int(match[1]) for path in nodes if (match := pattern.fullmatch(path))})
 
 
-def _backend_of(domid: int, index: int, path: str) -> int | None:
-    """Return the backend's domain if `path` is where a backend of this controller can be, else None."""
-    match = re.fullmatch(rf"/local/domain/([0-9]{{1,5}})/backend/(?:vusb|qusb)/{domid}/{index}", path)
-    return int(match[1]) if match else None
+def _served_by(domid: int, index: int, path: str) -> tuple[Type, int] | None:
+    """Return type and backend's domain of a controller if `path` is where its backend can be, else None."""
+    match = re.fullmatch(rf"/local/domain/([0-9]{{1,5}})/backend/(vusb|qusb)/{domid}/{index}", path)
+    return (_SERVED[match[2]], int(match[1])) if match else None
 
 
 def number(text: str | None) -> int | None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from translator.layouts import ControllerRecord, Recorded
-    from translator.topology import Controller, Device, DomainIdentity, ElementKind, HostDevice, Value
+    from translator.topology import Controller, Device, DomainIdentity, ElementKind, HostDevice, Place, Value
     from translator.topology import Layout as LayoutName
 
 
@@ -58,10 +58,10 @@ class Qemu:
     def borrow(self, controller: Controller, device: Device) -> tuple[Recorded, Recorded] | None:
         return None
 
-    def record_paths(self, domid: int) -> tuple[str, ...]:
+    def record_paths(self, domid: int, place: Place | None = None) -> tuple[str, ...]:
         return ()
 
-    def further_paths(self, domid: int, nodes: Mapping[str, str]) -> tuple[str, ...]:
+    def further_paths(self, domid: int, nodes: Mapping[str, str], place: Place | None = None) -> tuple[str, ...]:
         return ()
 
     def read_controllers(self, domid: int, nodes: Mapping[str, str]) -> tuple[ControllerRecord, ...]:

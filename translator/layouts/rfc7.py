@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from translator.layouts.libxl import Paths
-    from translator.topology import Controller, Device, DomainIdentity, ElementKind, HostDevice, Type, Value
+    from translator.topology import Controller, Device, DomainIdentity, ElementKind, HostDevice, Place, Type, Value
     from translator.topology import Layout as LayoutName
 
 _TYPES: dict[str, Type] = {"emulated": "emulated", "pv": "pv", "qusb": "qusb"}
@@ -92,16 +92,17 @@ class Rfc7(Libxl):
             )
         return Recorded(Transaction((*guards(domain), *unclaimed(host), *made)), Transaction(gone))
 
-    def record_paths(self, domid: int) -> tuple[str, ...]:
+    def record_paths(self, domid: int, place: Place | None = None) -> tuple[str, ...]:
+        records = f"/libxl/{domid}/usbctrl/{'*' if place is None else f'pv{place.controller}'}"
         names = ("type", "usbversion", "numports", "backend_domid")
-        return (f"/libxl/{domid}/usb/*", *(f"/libxl/{domid}/usbctrl/*/{name}" for name in names))
+        return (f"/libxl/{domid}/usb/*", *(f"{records}/{name}" for name in names))
 
-    def further_paths(self, domid: int, nodes: Mapping[str, str]) -> tuple[str, ...]:
+    def further_paths(self, domid: int, nodes: Mapping[str, str], place: Place | None = None) -> tuple[str, ...]:
         paths: list[str] = []
         for record, index in self._recorded(domid, nodes):
             backend = self._served(domid, index, record, nodes)
             if backend:
-                paths += service_paths(domid, index, backend)
+                paths += service_paths(domid, index, backend, place)
         return tuple(paths)
 
     def read_controllers(self, domid: int, nodes: Mapping[str, str]) -> tuple[ControllerRecord, ...]:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from translator.live.observe import Observation
     from translator.planning.plan import Plan, Step
     from translator.saga.outcome import StepEvent
-    from translator.topology import DomainIdentity
+    from translator.topology import DomainIdentity, Place
 
 
 async def apply(
@@ -121,8 +121,12 @@ async def bring_about(
     confirm_s: float | None = None,
     on_confirm: Callable[[float], None] | None = None,
     notes: tuple[Diagnostic, ...] = (),
+    place: Place | None = None,
 ) -> Applied:
-    """Do as `apply` with a plan that is bound to its host, on whose domain we are at work; `notes` are told too."""
+    """Do as `apply` with a plan that is bound to its host, on whose domain we are at work; `notes` are told too.
+
+    With a `place`, as for `observe`, the plan is of what was seen there.
+    """
     if work.kept is not None:
         state, key = work.kept
         state.refuse_unfinished(key, plan.topology.domain)
@@ -134,7 +138,7 @@ async def bring_about(
 
     async def look(nodes: View | None) -> Observation:
         return await observe(
-            host, domid=domid, layout=topology.layout, expect_qmp=emulated, like=topology, nodes=nodes
+            host, domid=domid, layout=topology.layout, expect_qmp=emulated, like=topology, nodes=nodes, place=place
         )
 
     before = after = await look(work.nodes)

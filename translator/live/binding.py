@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import TYPE_CHECKING
 
@@ -201,14 +202,13 @@ def _noting(plan: Plan, notes: Sequence[Diagnostic]) -> Plan:
     return msgspec.structs.replace(plan, diagnostics=(*plan.diagnostics, *new)) if new else plan
 
 
-async def domid_of(host: Host, name: str) -> int:
-    """Return the id of the running domain of that name."""
+async def domid_of(host: Host, name: str, *, is_guest: bool = False) -> int:
+    """Return the id of the running domain of that name; a guest is not looked for in domain 0."""
     xenstore = await host.xenstore()
-    found = [
-        int(domid)
-        for domid in await xenstore.children("/local/domain") or ()
-        if domid.isdigit() and await xenstore.read(f"/local/domain/{domid}/name") == name
-    ]
+    running = await xenstore.children("/local/domain") or ()
+    domids = [one for one in running if one.isdigit() and not (is_guest and one == "0")]
+    names = await asyncio.gather(*(xenstore.read(f"/local/domain/{domid}/name") for domid in domids))
+    found = [int(domid) for domid, its in zip(domids, names, strict=True) if its == name]
     if len(found) != 1:
         what = f"{len(found)} domains are" if found else "no running domain is"
         raise HostError("T403", f"{what} called {name!r}", "name it by its id" if found else "see `xl list`")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from translator.hosts.xenview import View
     from translator.layouts import Layout
     from translator.live.host import Host
-    from translator.topology import Guest, Value
+    from translator.topology import Guest, Place, Value
     from translator.topology import Layout as LayoutName
 
 _GUESTS: dict[str, Guest] = {"hvm": "hvm", "pv": "pv", "pvh": "pvh"}
@@ -63,6 +63,7 @@ async def observe(
     records_only: bool = False,
     like: Topology | None = None,
     nodes: View | None = None,
+    place: Place | None = None,
 ) -> Observation:
     """Return what a running domain has.
 
@@ -74,11 +75,15 @@ async def observe(
         expect_qmp: whether a monitor that cannot be reached is an error although no record points at QEMU.
         records_only: whether QEMU is left alone, and only the records tell.
         nodes: a Xen domain's, if they were seen already; else they are asked for.
+        place: a port of a paravirtual controller; no more than this controller and what is in the port is looked at,
+            not even the states of its two ends. What is seen is empty when there is no such controller.
 
     Raises:
         HostError: the host cannot be reached, or has no such domain.
     """
     reader = _Reader(host, domid, layout_named(layout or ("qemu" if domid is None else "libxl")), like, nodes)
+    if place is not None:
+        return await reader.read_place(place)
     async with host.using(domid):
         return await reader.read(expect_qmp=expect_qmp, records_only=records_only)
 
@@ -95,6 +100,21 @@ class _Reader:
         self.layout = layout
         self._nodes = nodes
         self.lacking: set[str] = set()
+
+    async def read_place(self, place: Place) -> Observation:
+        identity = await self.identity()
+        usb = UsbSeen(await self.records(place), (), self.layout, self.host.sysfs, expected=None, is_recorded=True)
+        topology = Topology(
+            domain=identity,
+            layout=self.layout.name,
+            device_models=(DeviceModel(name=PRIMARY),),
+            controllers=usb.controllers(),
+            devices=usb.devices(),
+        )
+        # of the controller's service nothing is known
+        device = f"device:usb:{place.controller}:{place.port}:"
+        lacking = frozenset(id for id in usb.lacking if id.startswith(device))
+        return Observation(topology, lacking, states={}, ids=frozenset(), foreign={}, lent=usb.lent)
 
     async def read(self, *, expect_qmp: bool, records_only: bool) -> Observation:
         identity = await self.identity()
@@ -210,14 +230,15 @@ class _Reader:
             self.lacking |= found.lacking
             yield found.placed
 
-    async def records(self) -> Records:
+    async def records(self, place: Place | None = None) -> Records:
         if self.domid is None:
             return Records()
         xenstore = await self.nodes()
-        # which families have records at all: most of what is looked for is not there
-        await xenstore.children(f"/libxl/{self.domid}/device")
-        nodes = _merged(await xenstore.matching(*self.layout.record_paths(self.domid)))
-        nodes |= _merged(await xenstore.matching(*self.layout.further_paths(self.domid, nodes)))
+        if place is None:
+            # which families have records at all: most of what is looked for is not there
+            await xenstore.children(f"/libxl/{self.domid}/device")
+        nodes = _merged(await xenstore.matching(*self.layout.record_paths(self.domid, place)))
+        nodes |= _merged(await xenstore.matching(*self.layout.further_paths(self.domid, nodes, place)))
         controllers = self.layout.read_controllers(self.domid, nodes)
         notes: Mapping[str, str] = {}
         if any(record.type == "pv" and record.devices for record in controllers):

@@ -55,7 +55,7 @@ async def preflight(plan: Plan, change: Transition, host: Host, nodes: View) -> 
     _usbback(plan, steps, host)
     wanted = _claimed(change)
     # the devices of a plan are looked for in the same places; what is listed there tells of much of the rest
-    seen = await nodes.matching(*(operation.path for _, operation in wanted))
+    seen = await nodes.matching(*(operation.path for _, operation in wanted), sought=True)
     await _leftovers(change, nodes)
     _claims(change, wanted, seen)
 

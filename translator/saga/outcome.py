@@ -49,6 +49,7 @@ def telling(on_step: Callable[[StepEvent], None] | None, domain: DomainIdentity)
 class Applied(NamedTuple):
     """The steps that were carried out (or would be, in a dry run), and what the host looked like afterwards.
 
+    A detach from a port of a paravirtual controller looks at that controller alone, and at what the port holds.
     `notes` say what the guest sees of them where that is more than something new, and what is left out. `plan` is
     what a dry run of `Host.apply` comes to: its steps, to be carried out while the host is as it was seen.
     """

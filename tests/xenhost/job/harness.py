@@ -140,6 +140,26 @@ def guest(name: str, create: Callable[[], object] | None = None) -> Iterator[Gue
         raise ClaimError(f"nodes of the destroyed guest are left: {left}")
 
 
+def saved(one: Guest) -> Path:
+    """Stop a guest and keep it in a file, its domid too."""
+    path = Path(f"/tmp/{one.name}.saved")
+    sh("xl", "save", "-D", one.name, str(path)).check()
+    return path
+
+
+def restored(path: Path, uuid: str | None = None) -> None:
+    """Run the guest of a file under the domid that it had; with another UUID it is another domain to everybody."""
+    if uuid is not None:
+        with path.open("r+b") as file:
+            said = re.search(rb'"uuid": "([-0-9a-f]{36})"', file.read(1 << 16))
+            if said is None:
+                raise ClaimError(f"{path} does not say which domain it is of")
+            file.seek(said.start(1))
+            file.write(uuid.encode())
+    # libxl keeps from giving a domid again for a minute
+    sh("env", "LIBXL_DOMID_REUSE_TIMEOUT=0", "xl", "restore", str(path)).check()
+
+
 def sh(*words: str, input: str | None = None, within_s: float = 300) -> Done:
     """Run a command to its end."""
     before = log_size()

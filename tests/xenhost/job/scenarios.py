@@ -10,10 +10,12 @@ import json
 import random
 import re
 import shutil
+import signal
 import statistics
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .harness import (
     ClaimError,
@@ -24,7 +26,9 @@ from .harness import (
     hears_the_kernel,
     main,
     python,
+    restored,
     same,
+    saved,
     scenario,
     sh,
     translator,
@@ -32,8 +36,12 @@ from .harness import (
     usb_tree,
 )
 
+if TYPE_CHECKING:
+    import subprocess
+
 STICK, TABLET, PEN = "46f4:0001", "0627:0001", "056a:0000"
 STATE = "/tmp/state"
+SUCCESSORS = ("11111111-2222-4333-8444-555555555555", "66666666-7777-4888-9999-aaaaaaaaaaaa")
 
 
 def controller(model: str, index: int = 0, ports: int | None = None) -> str:
@@ -248,12 +256,18 @@ def race_for_a_port() -> None:
         expect(seen(pv), ([(0, "qusb2")], [("hostdev", 0, "1")]))
 
 
-def killed(one: Guest, document: Path) -> None:
-    """Begin an apply and kill it within a second of its first step."""
+def on_its_way(one: Guest, document: Path) -> subprocess.Popen[bytes]:
+    """Begin an apply and wait for its first step."""
     shutil.rmtree(STATE, ignore_errors=True)
     running = begun("apply", str(document), "--domid", str(one.domid), "--state", STATE)
     while running.poll() is None and not list(Path(STATE).rglob("*.journal")):
         time.sleep(0.05)
+    return running
+
+
+def killed(one: Guest, document: Path) -> None:
+    """Begin an apply and kill it within a second of its first step."""
+    running = on_its_way(one, document)
     time.sleep(random.random())
     running.kill()
     running.wait()
@@ -289,10 +303,7 @@ def destroyed_on_the_way() -> None:
     """A guest is destroyed while an apply runs, and neither its successor nor the store inherits anything."""
     with guest("pv3") as pv:
         document = pv.document(controller("qusb2", ports=4), by_path("2-1"))
-        shutil.rmtree(STATE, ignore_errors=True)
-        running = begun("apply", str(document), "--domid", str(pv.domid), "--state", STATE)
-        while running.poll() is None and not list(Path(STATE).rglob("*.journal")):
-            time.sleep(0.05)
+        running = on_its_way(pv, document)
         sh("xl", "destroy", "pv3")
         if running.wait(300) not in (0, 4, 5):
             raise ClaimError(f"exit code {running.returncode}")
@@ -304,6 +315,42 @@ def destroyed_on_the_way() -> None:
         apply(pv, document).check(4, "T403")  # the domid is nobody's, whoever has the name now
         expect(seen(successor), ([], []))
         same(before, tree())
+
+
+@scenario
+def domid_given_again() -> list[Done]:
+    """While an apply is held up, its guest goes and another one gets the domid: it has nothing of it, neither from
+    the apply, nor from one that was killed and is recovered; a document that names the first one is refused."""
+    with guest("pv3") as pv:
+        document = pv.document(controller("qusb2", ports=4), by_path("2-1"))
+        before = usb_tree(pv.domid)
+        vm = sh("xenstore-read", f"/local/domain/{pv.domid}/vm").check().out.strip()
+        kept = saved(pv)
+        restored(kept)
+
+        held_up = on_its_way(pv, document)
+        held_up.send_signal(signal.SIGSTOP)
+        sh("xl", "destroy", "pv3").check()
+        restored(kept, SUCCESSORS[0])
+        held_up.send_signal(signal.SIGCONT)
+        expect(held_up.wait(300), 4)
+        same(before, usb_tree(pv.domid))
+
+        killed(pv, document)
+        sh("xl", "destroy", "pv3").check()
+        restored(kept, SUCCESSORS[1])
+        recovered = translator("recover", "--state", STATE).check()
+        same(before, usb_tree(pv.domid))
+
+        uuid = vm.removeprefix("/vm/")
+        document.write_text(document.read_text().replace("<memory>", f"<uuid>{uuid}</uuid><memory>"))
+        refused = apply(pv, document).check(4, "T404")
+        same(before, usb_tree(pv.domid))
+        document.write_text(document.read_text().replace(uuid, SUCCESSORS[1]))
+        apply(pv, document).check(says="pv3 matches")
+        pv.sees(STICK)
+        kept.unlink()
+        return [recovered, refused]
 
 
 @scenario
