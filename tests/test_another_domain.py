@@ -127,3 +127,33 @@ def test_what_a_qemu_tells_of_itself_decides(words: tuple[str, ...], is_other: b
                 assert refused == ("T444" if is_other else None)
 
     asyncio.run(scenario())
+
+
+def test_a_qemu_that_takes_over_a_socket_on_the_way_is_left_alone() -> None:
+    """It has a device of the name that a step is to give, and one of the name that an undo would take away."""
+    require(Qemu)
+    plan = translator.plan(
+        translator.load(
+            b"<domain type='qemu'><name>any</name><os><type arch='x86_64' machine='pc'>hvm</type></os><devices>"
+            b"<controller type='usb' index='0' model='ehci'/><controller type='usb' index='1' model='nec-xhci'/>"
+            b"</devices></domain>"
+        )
+    )
+    ids = [one.id for one in plan.topology.controllers if one.family == "usb"]
+
+    async def scenario() -> None:
+        with Qemu() as qemu:
+
+            def on_step(event: translator.StepEvent) -> None:
+                if (event.phase, event.number) == ("begin", 2):
+                    qemu.start_anew({"driver": "piix3-usb-uhci", "id": str(ids[0])})
+
+            async with translator.Host(qmp=qemu.socket) as host:
+                with pytest.raises(HostError, match="another QEMU listens there than before") as caught:
+                    await host.apply(plan, on_step=on_step)
+                assert (caught.value.code, caught.value.cause) == ("T501", "T402")
+                assert [one.model for one in (await host.observe()).controllers if one.family == "usb"] == [
+                    "piix3-uhci"
+                ]
+
+    asyncio.run(scenario())

@@ -460,6 +460,39 @@ def test_an_empty_port_is_told_what_the_domain_has(kind: str) -> None:
     run(scenario())
 
 
+@on_each
+@pytest.mark.parametrize(("backend", "fate"), [("late", "another"), ("silent", "another"), ("silent", "gone")])
+def test_who_gets_the_domid_on_the_way_has_nothing_of_it(kind: str, backend: BackendMode, fate: str) -> None:
+    """Neither the steps that follow, nor the undos of those before; the document says no more than a name.
+
+    What is there of the successor is in the very places. Of a domain that is gone all goes.
+    """
+    wanted = plan(document(QUSB, given(MOUSE)).replace(f"<uuid>{UUID}</uuid>".encode(), b""))
+    backends = "/local/domain/0/backend/qusb"
+
+    def settled(nodes: Mapping[str, object]) -> dict[str, object]:
+        return {path: node for path, node in nodes.items() if not path.endswith("/state")}
+
+    async def scenario() -> None:
+        async with xen(kind, backend=backend) as host:
+            applying = asyncio.create_task(host.apply(wanted, timeout_s=1))
+            await host.store.wait(f"{backends}/{DOMID}/0/type", ["qusb"], 10)
+            if fate == "another":
+                await host.write((f"/local/domain/{DOMID}/vm", f"/vm/{OTHER_UUID}"))
+            else:
+                await host.store.commit([XenstoreOp("rm", f"/{root}/{DOMID}") for root in ("local/domain", "libxl")])
+            after = settled(await host.nodes())
+            with pytest.raises(HostError) as caught:
+                await applying
+            assert caught.value.cause == ("T404" if backend == "late" else "T407")
+            assert not isinstance(caught.value, RollbackError)
+            if fate == "gone":
+                after = {path: node for path, node in after.items() if not path.startswith(backends)}
+            assert settled(await host.nodes()) == after
+
+    run(scenario())
+
+
 # What it costs
 
 # Requests to xenstored on a host with two guests, without those for states. docs/xen.md has them beside xl's.

@@ -455,6 +455,11 @@ def guards(domain: DomainIdentity) -> list[XenstoreOp]:
     return [XenstoreOp(op="expect", path=f"{root}/name", value=domain.name, why=why)]
 
 
+def still_runs(domain: DomainIdentity) -> tuple[XenstoreOp, ...]:
+    """Return `guards` of a domain that was looked at; none of one that xenstore does not know."""
+    return () if domain.domid is None else tuple(guards(domain))
+
+
 def nodes_of(root: str, values: Mapping[str, str], permissions: tuple[str, ...]) -> Iterable[XenstoreOp]:
     """Make `root` and the nodes below it."""
     yield XenstoreOp(op="mkdir", path=root, permissions=permissions)

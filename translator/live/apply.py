@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from translator.errors import HostError
+from translator.layouts.libxl import still_runs
 from translator.live.basis import based, policy_of, transition_as_planned
 from translator.live.binding import bind
 from translator.live.host import Performer
@@ -169,12 +170,14 @@ async def bring_about(
                 "something else changes this domain at the same time; look with: translator observe",
             )
 
-    performer = Performer(host, domid, snapshot=work.nodes)
     # the host's own identity of the domain: a document may leave the UUID out
     domain = msgspec.structs.replace(topology.domain, uuid=before.topology.domain.uuid)
+    # and it is the one that was looked at, whatever has its id and its name by the time of a step
+    performer = Performer(host, domid, guards=still_runs(domain), snapshot=work.nodes)
+    backwards = performer.backwards()
     tell = telling(on_step, domain)
     if work.kept is None:
-        await execute(steps, performer, verify=verify, on_step=tell)
+        await execute(steps, performer, verify=verify, on_step=tell, backwards=backwards)
         return Applied(steps, after, notes)
     async with state.record(key, await intent_of(steps, host, domain, work.nodes)) as journal:
 
@@ -199,6 +202,7 @@ async def bring_about(
             confirm=None if confirm_s is None else confirm,
             on_step=tell,
             record=journal,
+            backwards=backwards,
         )
     return Applied(steps, after, notes)
 

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from translator.errors import HostError, OutcomeUnknown
-from translator.planning.plan import LaunchOption, QmpCommand, SysfsWrites, Transaction, Wait, check_plan
+from translator.planning.plan import (
+    LaunchOption,
+    QmpCommand,
+    SysfsWrites,
+    Transaction,
+    Wait,
+    XenstoreOp,
+    check_plan,
+)
 from translator.topology import PRIMARY, check_domid
 
 if TYPE_CHECKING:
@@ -22,7 +31,7 @@ if TYPE_CHECKING:
     from translator.hosts.xenview import View
     from translator.hotplug.attach import Given
     from translator.live.drivers import KnownDrivers
-    from translator.planning.plan import Action, Plan, XenstoreOp
+    from translator.planning.plan import Action, Plan
     from translator.saga.outcome import Applied, StepEvent
     from translator.saga.recover import Recovered
     from translator.saga.unfinished import Unfinished
@@ -83,6 +92,7 @@ class Host:
         self._recorded: dict[tuple[int, str], Path] = {}  # by domid and device model
         self._named_for: dict[str, int | None] = {}  # which domain a named socket has turned out to be of
         self._users: Counter[int | None] = Counter()  # how many use a domain's monitors now
+        self._processes: dict[tuple[int | None, Path], str | None] = {}  # of the QEMUs that are being worked on
         self._connecting: dict[object, Lock] = {}  # by what is connected to
 
     async def __aenter__(self) -> Host:
@@ -316,8 +326,11 @@ class Host:
         Args:
             device_model: its name in the plan.
             domid: whose device model; libxl's own socket is taken for a Xen domain's primary one if none is named.
+
+        Raises:
+            MonitorGone: T402, nothing listens there, or not the QEMU that did when the work on the domain began.
         """
-        from translator.hosts.qmp import Qmp
+        from translator.hosts.qmp import MonitorGone, Qmp
 
         path = self.monitor_path(device_model, domid)
         place = domid, path
@@ -325,7 +338,17 @@ class Host:
             if place not in self._qmps or not self._qmps[place].is_open:
                 if place in self._qmps:
                     await self._qmps.pop(place).close()
-                self._qmps[place] = await Qmp.connect(path, timeout_s=self.request_timeout_s)
+                monitor = await Qmp.connect(path, timeout_s=self.request_timeout_s)
+                if self._users[domid]:
+                    before = self._processes.setdefault(place, monitor.process)
+                    if None not in (before, monitor.process) and before != monitor.process:
+                        await monitor.close()
+                        raise MonitorGone(
+                            "T402",
+                            f"{path}: another QEMU listens there than before",
+                            "the one that was worked on is gone, and what it had with it; look, and try again",
+                        )
+                self._qmps[place] = monitor
             return self._qmps[place]
 
     def learn_monitor(self, device_model: str, domid: int, path: str) -> None:
@@ -350,6 +373,9 @@ class Host:
             yield
         finally:
             await self._leave(domid)
+            if not self._users[domid]:
+                for place in [place for place in self._processes if place[0] == domid]:
+                    del self._processes[place]
 
     @asynccontextmanager
     async def resting(self, domid: int | None) -> AsyncIterator[None]:
@@ -452,6 +478,8 @@ class Performer:
     `seen` is the store as it was when the last transaction took effect, None before the first one.
     """
 
+    _outlives = False
+
     def __init__(
         self,
         host: Host,
@@ -467,6 +495,13 @@ class Performer:
         self._domid = domid
         self._made = set(made)
         self._guards = guards
+
+    def backwards(self) -> Performer:
+        """Return what carries undos out: of a domain that is gone it removes what is left, all the same."""
+        back = copy.copy(self)
+        back._snapshot = None
+        back._outlives = True
+        return back
 
     async def perform(self, action: Action, device_model: str | None) -> None:
         """Carry the action out; an effect that takes time is waited for."""
@@ -528,7 +563,17 @@ class Performer:
         ours = [one for one in operations if one.op != "rm-empty" or one.path in self._made]
         if not ours:
             return
-        done = await (await self._host.xenstore()).commit([*self._guards, *ours], self._snapshot)
+        store = await self._host.xenstore()
+        try:
+            done = await store.commit([*self._guards, *ours], self._snapshot)
+        except HostError as error:
+            if error.code != "T404" or not self._outlives:
+                raise
+            gone = XenstoreOp("expect-absent", f"/local/domain/{self._domid}/vm", why=f"domain {self._domid} is gone")
+            left = [one for one in ours if one.op in ("rm", "rm-empty")]
+            if not left or await store.read(gone.path) is not None:
+                raise
+            done = await store.commit([gone, *left])
         self._made |= done.made
         if self.seen is not None:
             done.view.recall(self.seen)

@@ -28,12 +28,14 @@ async def execute(
     on_step: Callable[[StepEvent], None] | None = None,
     record: Record | None = None,
     done: Collection[int] = (),
+    backwards: Performer | None = None,
 ) -> None:
     """Carry the steps out in order, `verify`, and `confirm`; when one fails, or we are told to stop, undo all.
 
     Args:
         record: is told of a step before it is begun, and when it was undone.
         done: the numbers of steps, from 0, that are in effect already and are undone like the others.
+        backwards: what carries the undos out, if that is not the same.
 
     Raises:
         HostError: T501, a step failed and the host is as it was; what `confirm` raised, likewise.
@@ -71,7 +73,7 @@ async def execute(
         if confirm is not None:
             await confirm()
     except BaseException as failure:
-        stuck = await to_the_end(roll_back(steps, begun, performer, tell, record))
+        stuck = await to_the_end(roll_back(steps, begun, backwards or performer, tell, record))
         told = _worth_telling(failed)
         reasons = "; ".join(f"step {step.id} failed: {_reason(error)}" for step, error in told) or _reason(failure)
         source = failed[0][0].source if failed else None

@@ -15,6 +15,7 @@ import msgspec
 
 from translator.errors import HostError, RollbackError
 from translator.hosts.qmp import MonitorGone
+from translator.layouts.libxl import still_runs
 from translator.live.host import Host, Performer
 from translator.planning.plan import QmpCommand, SysfsWrites, Transaction, Wait, XenstoreOp
 from translator.saga.execute import execute
@@ -245,7 +246,8 @@ async def _take_back(
             "finish it with: translator recover --resume",
             stuck=_ids(seen.there)[::-1],
         )
-    await _undo(seen.there, journal, _performer(content.intent, host, _guards(content.intent.domain)), tell)
+    performer = _performer(content.intent, host, still_runs(content.intent.domain)).backwards()
+    await _undo(seen.there, journal, performer, tell)
     return _ids(seen.there), _ids(seen.other)
 
 
@@ -262,7 +264,7 @@ async def _finish(
             "take the rest back with: translator recover --rollback",
             stuck=_ids(seen.there)[::-1],
         )
-    performer = _performer(intent, host, ())
+    performer = _performer(intent, host, still_runs(intent.domain))
 
     async def verify() -> None:
         after = await _see(msgspec.structs.replace(content, marks=("begun",) * len(intent.steps)), host, resume=True)
@@ -271,7 +273,15 @@ async def _finish(
             raise HostError("T503", f"every step succeeded, and yet the host lacks {lacking}")
 
     try:
-        await execute(intent.steps, performer, verify=verify, on_step=tell, record=journal, done=seen.there)
+        await execute(
+            intent.steps,
+            performer,
+            verify=verify,
+            on_step=tell,
+            record=journal,
+            done=seen.there,
+            backwards=performer.backwards(),
+        )
     except RollbackError:
         raise
     except BaseException:
@@ -351,15 +361,6 @@ async def _undo(
 
 def _performer(intent: Intent, host: Host, guards: Sequence[XenstoreOp]) -> Performer:
     return Performer(host, intent.domain.domid, made=intent.absent, guards=guards)
-
-
-def _guards(domain: DomainIdentity) -> tuple[XenstoreOp, ...]:
-    """Make sure in every transaction that the domain is still the one that was looked at."""
-    if domain.domid is None:
-        return ()
-    if domain.uuid:
-        return (XenstoreOp("expect", _vm(domain), f"/vm/{domain.uuid}"),)
-    return (XenstoreOp("expect", f"/local/domain/{domain.domid}/name", domain.name),)
 
 
 def _vm(domain: DomainIdentity) -> str:
