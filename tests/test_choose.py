@@ -17,6 +17,7 @@ from translator.topology import Device, HostDevice
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from translator.errors import Diagnostic
     from translator.registry.models import Speed
 
 CONNECTED, WAITING, CLOSED = (4, 4), (2, 1), (6, 6)
@@ -163,21 +164,35 @@ def test_a_host_device_goes_where_its_speed_is_served(
 ) -> None:
     seat = choose_port(host, "hostdev", speed=speed)
     assert (seat.controller.index, seat.port) == place
+    notes = told(host, *place, speed)
+    assert [note.code for note in notes] == ["T318"] * bool(warned)
+    assert not warned or warned in notes[0].message
+
+
+def told(host: Observation, controller: int, port: str, speed: Speed) -> tuple[Diagnostic, ...]:
+    """Return what is said of a camera of that speed in a port."""
+    of_host = HostDevice(bus=1, device=9)
     camera = Device(
         family="usb",
         kind="hostdev",
         id=None,
         driver=None,
-        controller=seat.controller.index,
-        port=seat.port,
-        host=HostDevice(bus=1, device=9),
+        controller=controller,
+        port=port,
+        host=of_host,
         properties={},
         implicit=False,
         source=None,
     )
-    notes = mismatches(host.topology, [camera], {camera.host.selector: speed} if camera.host else {})
-    assert [note.code for note in notes] == ["T318"] * bool(warned)
-    assert not warned or warned in notes[0].message
+    return mismatches(host.topology, [camera], {of_host.selector: speed})
+
+
+@pytest.mark.parametrize(
+    ("guest", "help"), [("linux", "no controller of this guest can"), ("hvm", "that does, such as 'qemu-xhci'")]
+)
+def test_a_controller_that_would_serve_is_one_that_the_guest_can_have(guest: str, help: str) -> None:
+    (note,) = told(seen(guest, QUSB), 0, "1", "super")
+    assert help in (note.help or "")
 
 
 @pytest.mark.parametrize(("host", "kind", "place"), CASES.values(), ids=CASES)

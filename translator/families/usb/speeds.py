@@ -68,9 +68,17 @@ def mismatches(topology: Topology, devices: Iterable[Device], speeds: Mapping[st
                 f"{', '.join(one for one in ALL if one in served)} speed",
                 help=f"controller {better.index} ({better.model}) serves it"
                 if better
-                else f"give it a controller that does, such as {_FITTING.get(controller.type, 'qemu-xhci')!r}",
+                else _elsewhere(controller, speed, topology),
                 line=device.source.line if device.source else None,
                 column=device.source.column if device.source else None,
             )
         )
     return tuple(found)
+
+
+def _elsewhere(controller: Controller, speed: Speed, topology: Topology) -> str:
+    emulated = [_FITTING["emulated"]] if topology.domain.guest == "hvm" else []
+    for model in (_FITTING.get(controller.type, _FITTING["emulated"]), *emulated):
+        if speed in MODELS[model].speeds:
+            return f"give it a controller that does, such as {model!r}"
+    return "no controller of this guest can; plugged into a USB 2 port or hub of the host the device runs slower"
