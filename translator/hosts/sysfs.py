@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 # A device is named by its bus and the ports that lead to it; usb1 (a root hub) and 1-8:1.0 (an interface) are not.
 _DEVICE = re.compile(r"[0-9]+-[0-9]+(\.[0-9]+)*")
 _HUB_CLASS = "09"
+_PAGE_BYTES = 4096
 # In Mb/s, as the kernel spells them. Source: speed_show (drivers/usb/core/sysfs.c).
 _SPEEDS: dict[str, Speed] = {
     "1.5": "low",
@@ -34,6 +36,7 @@ class Sysfs:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._usb = str(root / "bus/usb")
 
     def usb_devices(self) -> tuple[HostDevice, ...]:
         """Return every device with bus, device, vendor, product and path, by path; none where there is no USB."""
@@ -44,7 +47,15 @@ class Sysfs:
             return ()
         except OSError as error:
             raise HostError("T411", f"cannot list the host's USB devices in {folder}: {error.strerror}") from error
-        return tuple(found for name in names if (found := self._read(folder / name)))
+        return tuple(found for name in names if (found := self._read(name)))
+
+    def device_at(self, path: str) -> HostDevice | None:
+        """Return the device at a host port path, with everything known about it; None: there is none.
+
+        Raises:
+            HostError: T411, it cannot be read.
+        """
+        return self._read(path) if _DEVICE.fullmatch(path) else None
 
     def find(self, wanted: HostDevice) -> HostDevice:
         """Return the one device that `wanted` names, with everything known about it.
@@ -148,23 +159,32 @@ class Sysfs:
             raise HostError("T413", f"{path!r} is not a path below /sys")
         return self.root.joinpath(*parts[2:])
 
-    def _read(self, device: Path) -> HostDevice | None:
+    def _read(self, name: str) -> HostDevice | None:
+        folder = f"devices/{name}"
         try:
-            bus, number = (int((device / name).read_text()) for name in ("busnum", "devnum"))
-            vendor, product = (int((device / name).read_text(), 16) for name in ("idVendor", "idProduct"))
+            bus, number = (int(self._bytes(f"{folder}/{one}")) for one in ("busnum", "devnum"))
+            vendor, product = (int(self._bytes(f"{folder}/{one}"), 16) for one in ("idVendor", "idProduct"))
         except FileNotFoundError:
             return None  # pulled while we looked
         except (OSError, ValueError) as error:
-            raise HostError("T411", f"cannot read the USB device {device}: {error}") from error
-        serial = self._text(f"devices/{device.name}/serial") or None
-        return HostDevice(bus=bus, device=number, vendor=vendor, product=product, path=device.name, serial=serial)
+            raise HostError("T411", f"cannot read the USB device {self._usb}/{folder}: {error}") from error
+        serial = self._text(f"{folder}/serial") or None
+        return HostDevice(bus=bus, device=number, vendor=vendor, product=product, path=name, serial=serial)
 
     def _text(self, file: str) -> str:
         """Return what an attribute says, which not every device has."""
         try:
-            return (self.root / "bus/usb" / file).read_text(errors="replace").strip()
+            return self._bytes(file).decode(errors="replace").strip()
         except OSError:
             return ""
+
+    def _bytes(self, file: str) -> bytes:
+        """Return an attribute; there are many, and no file object is needed for a page at most."""
+        descriptor = os.open(f"{self._usb}/{file}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.read(descriptor, _PAGE_BYTES)
+        finally:
+            os.close(descriptor)
 
 
 def fits(found: HostDevice, wanted: HostDevice) -> bool:

@@ -360,13 +360,13 @@ class _Steps:
     async def _look(self) -> None:
         """Ask at once what the guards at the beginning want to know, and find out what mkdir is to make."""
         guards = list(takewhile(lambda one: one.op.startswith("expect"), self._operations))
-        await asyncio.gather(
-            self._view.matching(*(one.path for one in guards if one.op == "expect-nowhere"), sought=True),
-            *(self._view.read(one.path) for one in guards if one.op == "expect"),
-            *(self._view.is_absent(one.path) for one in guards if one.op == "expect-absent"),
+        await self._view.look(
+            nowhere=(one.path for one in guards if one.op == "expect-nowhere"),
+            there=(one.path for one in guards if one.op == "expect"),
+            absent=(one.path for one in guards if one.op == "expect-absent"),
         )
         made = [one.path for one in self._operations if one.op == "mkdir"]
-        await asyncio.gather(*(self._view.read(path) for path in made if self._view.knows(path) is None))
+        await self._view.look(nowhere=(), there=(path for path in made if self._view.knows(path) is None), absent=())
         self.absent = {path for path in made if not self._view.knows(path)}
         # what is made below a directory that is there has its permissions: mostly those that it is to have
         above = {

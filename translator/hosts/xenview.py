@@ -6,8 +6,8 @@ what this transaction has done itself is known. So most guards cost no request, 
 
 from __future__ import annotations
 
-import asyncio
 import re
+from collections.abc import Generator, Iterable
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from pyxs._internal import Op
@@ -16,7 +16,8 @@ from translator.errors import HostError
 from translator.hosts.xenwire import text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    import asyncio
+    from collections.abc import Mapping, Sequence
 
     from translator.hosts.xenstore import Xenstore
 
@@ -27,6 +28,12 @@ _ANY = re.compile(r"\*(?:\[not\(([A-Za-z0-9_-]+)\)\])?")
 # What guests and backends change: both ends of their devices
 _LIVE = re.compile(r"/local/domain/[0-9]+/(?:device|backend)(?:/|$)")
 _Known = TypeVar("_Known")
+_Found = TypeVar("_Found")
+
+
+# What asks, again and again, for values and listings (operations and paths), finds them in the view when it goes on,
+# and comes to something.
+_Search = Generator[Iterable[tuple[int, str]], None, _Found]
 
 
 class View:
@@ -48,38 +55,26 @@ class View:
 
     async def read(self, path: str) -> str | None:
         """Return the node's value, None without a node."""
-        if path not in self._values:
-            if self.knows(path) is False:
-                return None
-            answer = await self.store.answer_or_none(self._request(Op.READ, path), f"read {path}")
-            self._values[path] = None if answer is None else text(answer)
-            self._found(path, answer is not None)
-        return self._values[path]
+        await self._learn([(Op.READ, path)])
+        return self._values.get(path)
 
     async def children(self, path: str) -> tuple[str, ...] | None:
         """Return the names of the node's children, sorted; None without a node."""
-        if path not in self._names:
-            if self.knows(path) is False:
-                return None
-            names = await self.store.listing(self._request(Op.DIRECTORY, path), path)
-            self._found(path, names is not None)
-            if names is None:
-                return None
-            self._names[path] = names
-        return self._names[path]
+        await self._learn([(Op.DIRECTORY, path)])
+        return self._names.get(path)
 
     async def tree(self, path: str) -> dict[str, str]:
         """Return every node at and below `path` with its value, ordered by path components."""
         found: dict[str, str] = {}
         # most trees that are asked for are not there, and what is beside them is asked for too
-        await self._names_above(path)
+        await self._learn(self._above([path]))
         level = [] if await self.children(path) is None else [path]
         while level:
-            values = zip(level, await asyncio.gather(*map(self.read, level)), strict=True)
-            there = {node: value for node, value in values if value is not None}
+            await self._learn([(Op.READ, node) for node in level])
+            there = {node: value for node in level if (value := self._values.get(node)) is not None}
             found |= there
-            listings = zip(there, await asyncio.gather(*map(self.children, there)), strict=True)
-            level = [f"{node.rstrip('/')}/{name}" for node, names in listings for name in names or ()]
+            await self._learn([(Op.DIRECTORY, node) for node in there])
+            level = [f"{node.rstrip('/')}/{name}" for node in there for name in self._names.get(node) or ()]
         return dict(sorted(found.items(), key=lambda item: item[0].split("/")))
 
     async def matching(self, *patterns: str, sought: bool = False) -> dict[str, dict[str, str]]:
@@ -93,7 +88,7 @@ class View:
                 the listing that tells so, which is the guard as well, is asked for at once.
         """
         distinct = tuple(dict.fromkeys(patterns))
-        found = await asyncio.gather(*(self._matching(one, sought) for one in distinct))
+        found = await self._all([self._matching(pattern, sought) for pattern in distinct])
         return dict(zip(distinct, found, strict=True))
 
     async def is_absent(self, path: str) -> bool:
@@ -102,48 +97,91 @@ class View:
         oxenstored commits two transactions that both found nothing and both made the node; a listing that would come
         out different by now it takes for a conflict. So the nearest node that is there is listed.
         """
-        if path in self._own:
-            return not self._there[path]
-        node = path
-        while node != "/":
-            parent, _, name = node.rpartition("/")
-            names = await self.children(parent or "/")
-            if names is not None:
-                return node != path or name not in names
-            node = parent
-        return False
+        return (await self._all([self._guarding(path)]))[0]
 
-    async def _matching(self, pattern: str, sought: bool) -> dict[str, str]:
+    async def look(self, *, nowhere: Iterable[str], there: Iterable[str], absent: Iterable[str]) -> None:
+        """Ask at once for what `matching` (for what is sought), `read` and `is_absent` of these want to know."""
+        searches: list[_Search[object]] = [self._matching(pattern, True) for pattern in dict.fromkeys(nowhere)]
+        searches += map(self._guarding, absent)
+        searches.append(self._reading(there))
+        await self._all(searches)
+
+    def _matching(self, pattern: str, sought: bool) -> _Search[dict[str, str]]:
         paths = [""]
         listed = False
         for component in pattern.split("/")[1:]:
             if wild := _ANY.fullmatch(component):
                 if sought:  # right below what was listed it mostly is there
-                    unsure = [path for path in paths if not (listed and self.knows(above(path)))]
-                    await asyncio.gather(*map(self._names_above, unsure))
+                    yield self._above([path for path in paths if not (listed and self.knows(above(path)))])
                     listed = True
-                listings = await asyncio.gather(*map(self._names_or_guard, paths))
-                paths = [f"{path}/{name}" for path, names in zip(paths, listings, strict=True) for name in names]
+                yield [(Op.DIRECTORY, path) for path in paths]
+                if self.transaction:
+                    for path in paths:
+                        if self._names.get(path) is None:
+                            yield from self._guarding(path)
+                paths = [f"{path}/{name}" for path in paths for name in self._names.get(path) or ()]
                 if wild[1]:
-                    found = await asyncio.gather(*(self.read(f"{path}/{wild[1]}") for path in paths))
-                    paths = [path for path, value in zip(paths, found, strict=True) if value is None]
+                    yield [(Op.READ, f"{path}/{wild[1]}") for path in paths]
+                    paths = [path for path in paths if self._values.get(f"{path}/{wild[1]}") is None]
             else:
                 paths = [f"{path}/{component}" for path in paths]
         if sought:
-            await asyncio.gather(*(self._names_above(above(path)) for path in paths))
-        values = await asyncio.gather(*map(self.read, paths))
-        return {path: value for path, value in zip(paths, values, strict=True) if value is not None}
+            yield self._above(map(above, paths))
+        yield [(Op.READ, path) for path in paths]
+        return {path: value for path in paths if (value := self._values.get(path)) is not None}
 
-    async def _names_above(self, path: str) -> None:
-        """Ask for the listing that tells whether the node is there, unless that is known."""
-        if self.knows(path) is None:
-            await self.children(above(path))
+    def _guarding(self, path: str) -> _Search[bool]:
+        if path in self._own:
+            return not self._there[path]
+        node = path
+        while node != "/":
+            yield [(Op.DIRECTORY, above(node))]
+            names = self._names.get(above(node))
+            if names is not None:
+                return node != path or node.rpartition("/")[2] not in names
+            node = above(node)
+        return False
 
-    async def _names_or_guard(self, path: str) -> tuple[str, ...]:
-        names = await self.children(path)
-        if names is None and self.transaction:
-            await self.is_absent(path)
-        return names or ()
+    def _reading(self, paths: Iterable[str]) -> _Search[None]:
+        yield [(Op.READ, path) for path in paths]
+
+    def _above(self, paths: Iterable[str]) -> list[tuple[int, str]]:
+        """Return the requests for the listings that tell whether the nodes are there, where that is not known."""
+        return [(Op.DIRECTORY, above(path)) for path in paths if self.knows(path) is None]
+
+    async def _all(self, searches: Sequence[_Search[_Found]]) -> list[_Found]:
+        """Return what comes of all the searches, whose requests leave together; a task for each would cost more."""
+        found: dict[int, _Found] = {}
+        running = dict(enumerate(searches))
+        while running:
+            wanted: list[tuple[int, str]] = []
+            for number, search in [*running.items()]:
+                try:
+                    wanted += next(search)
+                except StopIteration as end:
+                    found[number] = end.value
+                    del running[number]
+            await self._learn(wanted)
+        return [found[number] for number in range(len(searches))]
+
+    async def _learn(self, wanted: Iterable[tuple[int, str]]) -> None:
+        """Ask for values and listings, as far as they are not known."""
+        unknown = [
+            (op, path)
+            for op, path in dict.fromkeys(wanted)
+            if path not in (self._values if op == Op.READ else self._names) and self.knows(path) is not False
+        ]
+        requests = [self._request(op, path) for op, path in unknown]
+        for (op, path), request in zip(unknown, requests, strict=True):
+            if op == Op.READ:
+                answer = await self.store.answer_or_none(request, f"read {path}")
+                self._values[path] = None if answer is None else text(answer)
+                self._found(path, answer is not None)
+            else:
+                names = await self.store.listing(request, path)
+                self._found(path, names is not None)
+                if names is not None:
+                    self._names[path] = names
 
     async def learn_permissions(self, path: str) -> None:
         """Find out what permissions a node gets that is made below this one, which is there."""

@@ -20,7 +20,7 @@ for one for each interface that has one.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -86,7 +86,7 @@ def bind(
             for step in plan.steps
         ),
     )
-    bound = from_builtins(_substitute(msgspec.to_builtins(to_wire(spread)), facts))
+    bound = from_builtins(msgspec.json.decode(_substitute_all(msgspec.json.encode(to_wire(spread)), facts)))
     topology = msgspec.structs.replace(
         bound.topology,
         domain=bound.topology.domain
@@ -177,15 +177,19 @@ def _for_each(parts: Iterable[_Part], interfaces: Mapping[str, Mapping[str, str 
                 f"{key}:driver": driver or "",
             }
             yield msgspec.structs.replace(
-                part, path=_substitute(part.path, facts), value=_substitute(part.value, facts)
+                part, path=_substitute(part.path, facts), value=part.value and _substitute(part.value, facts)
             )
 
 
-def _substitute(value: Any, facts: Mapping[str, str]) -> Any:
-    if isinstance(value, str):
-        return PLACEHOLDER.sub(lambda match: facts.get(match[1], match[0]), value) if "${" in value else value
-    if isinstance(value, (list, tuple)):
-        return [_substitute(item, facts) for item in value]
-    if isinstance(value, dict):
-        return {key: _substitute(item, facts) for key, item in value.items()}
-    return value
+def _substitute(text: str, facts: Mapping[str, str]) -> str:
+    return PLACEHOLDER.sub(lambda match: facts.get(match[1], match[0]), text)
+
+
+def _substitute_all(json: bytes, facts: Mapping[str, str]) -> bytes:
+    """Return JSON with the placeholders of all its strings replaced; as text, since a plan has thousands of them."""
+    escaped = {_escaped(name): _escaped(value) for name, value in facts.items()}
+    return _substitute(json.decode(), escaped).encode()
+
+
+def _escaped(text: str) -> str:
+    return msgspec.json.encode(text)[1:-1].decode()

@@ -205,7 +205,10 @@ class UsbSeen:
             for port, path in record.devices.items()
         }
         emulated = {record.index for record in self._records.controllers if record.type == "emulated"}
-        known = {device.path: device for device in self._sysfs.usb_devices()} if given or self._found else {}
+        if self._found:
+            known = {device.path: device for device in self._sysfs.usb_devices()}
+        else:  # the records name what they have by its path
+            known = {path: one for path in given.values() if (one := self._sysfs.device_at(path))}
         for device in self._found:
             bus = _bus(device)
             row = DEVICE_DRIVERS.get(device.driver)
