@@ -497,7 +497,7 @@ def test_who_gets_the_domid_on_the_way_has_nothing_of_it(kind: str, backend: Bac
 
 # Requests to xenstored on a host with two guests, without those for states. docs/xen.md has them beside xl's.
 REQUESTS: Mapping[str, tuple[int, Callable[[translator.Host], Awaitable[Any]]]] = {
-    "a controller and a device": (60, lambda host: host.apply(plan(document(QUSB, given(MOUSE))))),
+    "a controller and a device": (59, lambda host: host.apply(plan(document(QUSB, given(MOUSE))))),
     "no change": (14, lambda host: host.apply(plan(document(QUSB, given(MOUSE))))),
     "a look": (12, lambda host: host.observe(domid=DOMID)),
     "the device goes": (15, lambda host: host.detach("hostdev:1-8", domid=DOMID)),
@@ -505,7 +505,7 @@ REQUESTS: Mapping[str, tuple[int, Callable[[translator.Host], Awaitable[Any]]]] 
     "what is in a port goes": (10, lambda host: host.detach("0:1", domid=DOMID)),
     "a device again": (21, lambda host: host.attach("hostdev:1-8", domid=DOMID)),
     "both go": (42, lambda host: host.apply(plan(EMPTY), prune=True)),
-    "a controller": (44, lambda host: host.apply(plan(document(QUSB)))),
+    "a controller": (42, lambda host: host.apply(plan(document(QUSB)))),
 }
 
 

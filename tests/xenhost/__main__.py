@@ -15,6 +15,9 @@ from typing import Any
 HERE = Path(__file__).parent
 PROJECT = HERE.parent.parent
 
+REPORT = PROJECT / "docs/xen.md"
+COMPARED = "pv-beside-xl"
+
 # dom0 is Debian 12 on amd64, whatever we run on.
 DOM0_PYTHON = "3.11"
 DOM0_PLATFORMS = ("manylinux2014_x86_64", "manylinux_2_28_x86_64")
@@ -46,7 +49,10 @@ def main() -> int:
         if not report.exists():
             print(f"the host did not come to report: exit code {code}", file=sys.stderr)
             return code or 1
-        print(table(json.loads(report.read_text())))
+        verdicts = json.loads(report.read_text())
+        print(told(verdicts))
+        if not arguments.names and code == 0:
+            record(verdicts)
         return code
 
 
@@ -63,17 +69,60 @@ def install(site: Path) -> None:
         subprocess.run([*pip, "install", *what, "--find-links", wheels, str(ours)], check=True)
 
 
-def table(verdicts: list[dict[str, Any]]) -> str:
-    """Return the report as docs/xen.md shows it."""
+def told(verdicts: list[dict[str, Any]]) -> str:
+    """Return the report."""
+    return "\n\n".join(part for part in (scenarios(verdicts), beside(verdicts), commands(verdicts)) if part)
+
+
+def record(verdicts: list[dict[str, Any]]) -> None:
+    """Put the report of a whole run into the documentation, in the place of the one before."""
+    text = REPORT.read_text()
+    for name, table in (("scenarios", scenarios), ("beside xl", beside), ("commands", commands)):
+        begin, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
+        before, _, rest = text.partition(begin)
+        _, _, after = rest.partition(end)
+        text = f"{before}{begin}{table(verdicts)}{end}{after}"
+    REPORT.write_text(text)
+
+
+def scenarios(verdicts: list[dict[str, Any]]) -> str:
+    """Return what holds."""
     lines = ["| scenario | what holds | seconds | verdict |", "|---|---|---|---|"]
     for verdict in verdicts:
         word = "passed" if verdict["passed"] else "FAILED"
         lines.append(f"| {verdict['name']} | {verdict['claim']} | {verdict['seconds']:.0f} | {word} |")
-    lines += ["", "| command | seconds in dom0 | its requests | lines logged |", "|---|---|---|---|"]
-    for verdict in verdicts:
-        for command, seconds, requests, logged in verdict["figures"]:
-            lines.append(f"| {verdict['name']}: `{command}` | {seconds:.2f} | {requests or ''} | {logged or ''} |")
     return "\n".join(lines)
+
+
+def beside(verdicts: list[dict[str, Any]]) -> str:
+    """Return what we and xl take for the same effects."""
+    effects: dict[str, dict[str, tuple[str, str]]] = {}
+    for verdict in verdicts:
+        for what, seconds, requests, _ in verdict["figures"]:
+            effect, colon, who = what.partition(": ")
+            if verdict["name"] == COMPARED and colon:
+                effects.setdefault(effect, {})[who] = str(requests or ""), f"{seconds:.2f}"
+    if not effects:
+        return ""
+    whose = ("xl", "translator", "Host", "xl in turn")
+    heads = ("| | requests | | | seconds | | | |", "|---|---|---|---|---|---|---|---|")
+    lines = [*heads, "| | xl | translator | Host | xl | translator | Host | xl in turn |"]
+    for effect, by in effects.items():
+        cells = [by.get(who, ("", ""))[0] for who in whose[:3]] + [by.get(who, ("", ""))[1] for who in whose]
+        lines.append(f"| {effect} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def commands(verdicts: list[dict[str, Any]]) -> str:
+    """Return what the commands of the scenarios take."""
+    lines = ["| command | seconds in dom0 | its requests |", "|---|---|---|"]
+    for verdict in verdicts:
+        if verdict["name"] == COMPARED:
+            continue
+        for command, seconds, requests, _ in verdict["figures"]:
+            short = command.replace("/tmp/", "").removesuffix(" --state state")
+            lines.append(f"| {verdict['name']}: `{short}` | {seconds:.1f} | {requests or ''} |")
+    return "\n".join(lines) if len(lines) > 2 else ""
 
 
 if __name__ == "__main__":

@@ -101,7 +101,7 @@ async def domid_at(host: translator.Host, connecting: Connecting, domid: int | N
         usage("--domid and --name both say which domain is meant: take one of them")
     from translator.live.binding import domid_of
 
-    return domid if connecting.name is None else await domid_of(host, connecting.name)
+    return domid if connecting.name is None else await domid_of(host, connecting.name, is_guest=True)
 
 
 async def domain_at(host: translator.Host, connecting: Connecting, domain: str) -> int | None:

@@ -112,7 +112,8 @@ class View:
         for component in pattern.split("/")[1:]:
             if wild := _ANY.fullmatch(component):
                 if sought:  # right below what was listed it mostly is there
-                    yield self._above([path for path in paths if not (listed and self.knows(above(path)))])
+                    unsure = (path for path in paths if not (listed and self.knows(above(path))))
+                    yield self._above([path for path in unsure if above(path) != "/"])
                     listed = True
                 yield [(Op.DIRECTORY, path) for path in paths]
                 if self.transaction:
@@ -133,6 +134,8 @@ class View:
     def _guarding(self, path: str) -> _Search[bool]:
         if path in self._own:
             return not self._there[path]
+        if not self.knows(above(above(path))):
+            yield self._above([above(path)])  # mostly there is nothing beside it either
         node = path
         while node != "/":
             yield [(Op.DIRECTORY, above(node))]

@@ -157,7 +157,7 @@ async def find_domain(host: Host, name: str) -> int:
     xenstore = await host.xenstore()
     if re.fullmatch(r"[1-9][0-9]{0,4}", name) and await xenstore.read(f"/local/domain/{name}/name") is not None:
         return int(name)
-    if name in ("0", "Domain-0"):
+    if name == "0":
         raise HostError("T403", "domain 0 is the host itself", "name a guest")
     if _UUID.fullmatch(name):
         for domid in await xenstore.children("/local/domain") or ():

@@ -204,6 +204,8 @@ def _noting(plan: Plan, notes: Sequence[Diagnostic]) -> Plan:
 
 async def domid_of(host: Host, name: str, *, is_guest: bool = False) -> int:
     """Return the id of the running domain of that name; a guest is not looked for in domain 0."""
+    if is_guest and name == "Domain-0":
+        raise HostError("T403", "domain 0 is the host itself", "name a guest")
     xenstore = await host.xenstore()
     running = await xenstore.children("/local/domain") or ()
     domids = [one for one in running if one.isdigit() and not (is_guest and one == "0")]

@@ -221,16 +221,20 @@ def logged(since: int) -> tuple[int, int]:
     with ACCESS_LOG.open("rb") as file:
         file.seek(since)
         lines = file.read().decode(errors="replace").splitlines()
+    # after a conflict the daemon does a transaction again by itself, under a new number, with r(ATTEMPT) before each
+    again = set(re.findall(r"\sr\(\d+\):(A\d+\.\d+)\s", "\n".join(lines)))
     opened: set[str] = set()
     requests = 0
     for line in lines:
-        # [time]  A12.3   read   /path: connection and transaction; a repetition by the daemon itself begins with (N):
-        if not (found := re.match(r"\[\S+\]\s+(A\d+)(?:\.\d+)?\s+(\S+)(?:\s+(\S+))?", line)):
+        # [time]  A12.3   read   /path: connection and transaction
+        if not (found := re.match(r"\[\S+\]\s+((A\d+)(?:\.\d+)?)\s+(\S+)(?:\s+(\S+))?", line)):
             continue
-        connection, word, more = found.groups()
+        transaction, connection, word, more = found.groups()
         if word == "newconn":
             opened.add(connection)
-        elif connection in opened and word not in ("endconn", "error", "commit", "conflict", "w") and more != "event":
+        elif connection not in opened or transaction in again or more == "event":
+            continue
+        elif word not in ("endconn", "error", "commit", "conflict", "w"):
             requests += 1
     return requests, len(lines)
 
