@@ -20,7 +20,7 @@ import translator
 import translator.live.apply
 import translator.saga.recover
 from translator.errors import HostError
-from translator.live.host import Performer
+from translator.live.performer import Performer
 from translator.saga.state import State
 
 if TYPE_CHECKING:

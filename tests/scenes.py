@@ -11,7 +11,7 @@ from tests.conftest import FIXTURES
 from tests.servers import Backend, Qemu, make_domain, require
 from tests.test_apply import DOMID, SERVERS, Bench, host_devices, plan_of
 from translator.hosts.xenstore import Xenstore
-from translator.live.host import Performer
+from translator.live.performer import Performer
 from translator.output import render
 from translator.saga.undo import roll_back
 

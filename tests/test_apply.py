@@ -27,8 +27,8 @@ from translator.hosts.sandbox import Sandbox
 from translator.hosts.sysfs import Sysfs
 from translator.hosts.xenstore import Xenstore
 from translator.live.binding import bind_host_devices
-from translator.live.host import Performer
 from translator.live.observe import observe
+from translator.live.performer import Performer
 from translator.output import render
 from translator.planning.plan import Transaction, XenstoreOp
 

@@ -14,7 +14,7 @@ from tests.servers import Backend, make_domain, require
 from tests.test_apply import SERVERS, Bench, host_devices, run
 from translator.hosts.sandbox import Sandbox
 from translator.hosts.xenstore import Xenstore
-from translator.live.host import Performer
+from translator.live.performer import Performer
 from translator.saga.undo import roll_back
 
 if TYPE_CHECKING:

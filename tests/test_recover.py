@@ -23,7 +23,7 @@ from tests.test_apply import DOMID, Bench, bench, host_devices, plan_of, run
 from translator.errors import HostError, OutcomeUnknown, RollbackError
 from translator.hosts.xenstore import Xenstore
 from translator.live import apply as applying
-from translator.live.host import Performer
+from translator.live.performer import Performer
 from translator.planning.plan import SysfsWrites, XenstoreOp
 from translator.saga.journal import Journal
 from translator.saga.state import State

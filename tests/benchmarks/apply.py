@@ -25,7 +25,7 @@ from tests.test_contention import document
 from translator.hosts.sandbox import Sandbox
 from translator.hosts.xenstore import Xenstore
 from translator.hosts.xenwire import Wire
-from translator.live.host import Performer
+from translator.live.performer import Performer
 from translator.saga import state as journaling
 from translator.saga.state import State
 from translator.saga.undo import roll_back

@@ -19,7 +19,7 @@ import translator
 from tests.benchmarks.figures import Figure
 from tests.oracle import SYSTEM_PYTHON, Libvirt
 from tests.servers import Qemu
-from translator.live.host import Performer
+from translator.live.performer import Performer
 from translator.planning.plan import QmpCommand
 from translator.saga.undo import roll_back
 

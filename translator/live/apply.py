@@ -12,8 +12,8 @@ from translator.errors import HostError
 from translator.layouts.libxl import still_runs
 from translator.live.basis import based, policy_of, transition_as_planned
 from translator.live.binding import bind
-from translator.live.host import Performer
 from translator.live.observe import observe
+from translator.live.performer import Performer
 from translator.live.preflight import check_guest_type, preflight
 from translator.live.probe import check
 from translator.live.transition import ADD_ONLY, Policy, room_for, transition

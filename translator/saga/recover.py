@@ -16,7 +16,8 @@ import msgspec
 from translator.errors import HostError, RollbackError
 from translator.hosts.qmp import MonitorGone
 from translator.layouts.libxl import still_runs
-from translator.live.host import Host, Performer
+from translator.live.host import Host
+from translator.live.performer import Performer
 from translator.planning.plan import QmpCommand, SysfsWrites, Transaction, Wait, XenstoreOp
 from translator.saga.execute import execute
 from translator.saga.look import REMOVALS, look, written
