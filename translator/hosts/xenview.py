@@ -74,7 +74,7 @@ class View:
             there = {node: value for node in level if (value := self._values.get(node)) is not None}
             found |= there
             await self._learn([(Op.DIRECTORY, node) for node in there])
-            level = [f"{node.rstrip('/')}/{name}" for node in there for name in self._names.get(node) or ()]
+            level = [below(node, name) for node in there for name in self._names.get(node) or ()]
         return dict(sorted(found.items(), key=lambda item: item[0].split("/")))
 
     async def matching(self, *patterns: str, sought: bool = False) -> dict[str, dict[str, str]]:
@@ -107,7 +107,7 @@ class View:
         await self._all(searches)
 
     def _matching(self, pattern: str, sought: bool) -> _Search[dict[str, str]]:
-        paths = [""]
+        paths = ["/"]
         listed = False
         for component in pattern.split("/")[1:]:
             if wild := _ANY.fullmatch(component):
@@ -116,20 +116,25 @@ class View:
                     yield self._above([path for path in unsure if above(path) != "/"])
                     listed = True
                 yield [(Op.DIRECTORY, path) for path in paths]
-                if self.transaction:
-                    for path in paths:
-                        if self._names.get(path) is None:
-                            yield from self._guarding(path)
-                paths = [f"{path}/{name}" for path in paths for name in self._names.get(path) or ()]
+                yield from self._guard(paths)
+                paths = [below(path, name) for path in paths for name in self._names.get(path) or ()]
                 if wild[1]:
                     yield [(Op.READ, f"{path}/{wild[1]}") for path in paths]
                     paths = [path for path in paths if self._values.get(f"{path}/{wild[1]}") is None]
             else:
-                paths = [f"{path}/{component}" for path in paths]
+                paths = [below(path, component) for path in paths]
         if sought:
             yield self._above(map(above, paths))
+            yield self._above(paths)
+            yield from self._guard(paths)
         yield [(Op.READ, path) for path in paths]
         return {path: value for path in paths if (value := self._values.get(path)) is not None}
+
+    def _guard(self, paths: Iterable[str]) -> _Search[None]:
+        if self.transaction:
+            for path in paths:
+                if self.knows(path) is False:
+                    yield from self._guarding(path)
 
     def _guarding(self, path: str) -> _Search[bool]:
         if path in self._own:
@@ -283,6 +288,11 @@ class View:
         while there and path != "/":
             path = above(path)
             self._there[path] = True
+
+
+def below(path: str, name: str) -> str:
+    """Return the path of a directory's node."""
+    return f"{path.rstrip('/')}/{name}"
 
 
 def above(path: str) -> str:
