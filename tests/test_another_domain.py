@@ -11,9 +11,10 @@ import pytest
 import translator
 from tests.servers import CXenStored, Qemu, make_domain, require
 from translator.errors import HostError
-from translator.hosts.qmp import Qmp
+from translator.hosts.qmp import MonitorGone, Qmp
 from translator.hosts.sandbox import Sandbox
 from translator.hosts.xenstore import Xenstore
+from translator.topology import PRIMARY
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -155,5 +156,36 @@ def test_a_qemu_that_takes_over_a_socket_on_the_way_is_left_alone() -> None:
                 assert [one.model for one in (await host.observe()).controllers if one.family == "usb"] == [
                     "piix3-uhci"
                 ]
+
+    asyncio.run(scenario())
+
+
+def test_another_piece_of_work_meets_the_new_qemu() -> None:
+    """Only who was at work on the one before is told that it is gone."""
+    require(Qemu)
+
+    async def scenario() -> None:
+        with Qemu() as qemu:
+            async with translator.Host(qmp=qemu.socket) as host:
+                met, gone = asyncio.Event(), asyncio.Event()
+
+                async def work() -> None:
+                    async with host.using(None):
+                        await host.qmp(PRIMARY, None)
+                        met.set()
+                        await gone.wait()
+                        for _ in range(2):
+                            with pytest.raises(MonitorGone, match="another QEMU listens there than before"):
+                                await host.qmp(PRIMARY, None)
+
+                working = asyncio.create_task(work())
+                await met.wait()
+                qemu.start_anew()
+                await asyncio.sleep(0.2)  # until the connection is known to be lost
+                for _ in range(2):
+                    await host.observe()
+                gone.set()
+                await working
+                await host.observe()
 
     asyncio.run(scenario())

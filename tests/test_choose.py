@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 import translator
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from translator.errors import Diagnostic
     from translator.registry.models import Speed
+    from translator.topology import Layout
 
 CONNECTED, WAITING, CLOSED = (4, 4), (2, 1), (6, 6)
 HOST = "<hostdev type='usb'><source><address bus='1' device='{}'/></source><address type='usb' bus='{}' port='{}'/>"
@@ -188,10 +190,20 @@ def told(host: Observation, controller: int, port: str, speed: Speed) -> tuple[D
 
 
 @pytest.mark.parametrize(
-    ("guest", "help"), [("linux", "no controller of this guest can"), ("hvm", "that does, such as 'qemu-xhci'")]
+    ("guest", "layout", "controller", "help"),
+    [
+        ("linux", "libxl", QUSB, "no controller of this guest can"),
+        ("linux", "libxl", PV, "no controller of this guest can"),
+        ("linux", "rfc7", PV, "that does, such as 'xenusb3'"),
+        ("hvm", "libxl", QUSB, "that does, such as 'qemu-xhci'"),
+    ],
 )
-def test_a_controller_that_would_serve_is_one_that_the_guest_can_have(guest: str, help: str) -> None:
-    (note,) = told(seen(guest, QUSB), 0, "1", "super")
+def test_a_controller_that_would_serve_is_one_that_the_guest_can_have(
+    guest: str, layout: Layout, controller: str, help: str
+) -> None:
+    there = seen(guest, controller)
+    there = there._replace(topology=msgspec.structs.replace(there.topology, layout=layout))
+    (note,) = told(there, 0, "1", "super")
     assert help in (note.help or "")
 
 

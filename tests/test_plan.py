@@ -10,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import jsonschema
+import msgspec
 import pytest
 
 import translator
@@ -129,6 +130,18 @@ def test_binding_fills_every_placeholder() -> None:
     assert bound.topology.controllers[0].backend == 3
     with pytest.raises(translator.PlanError, match="the plan is for domain 7, and cannot be bound to domain 8"):
         bound.bind(domid=8)
+
+
+def test_what_only_looks_like_a_placeholder_swallows_none() -> None:
+    """A running domain's name may hold anything, quotes and backslashes too, and so may what a fact says."""
+    name = 'a"b\\${ird'
+    plan = plan_of(FIXTURES / "plans/xen-hvm-backend-domain-by-name")
+    topology = msgspec.structs.replace(plan.topology, domain=msgspec.structs.replace(plan.topology.domain, name=name))
+    steps = tuple(msgspec.structs.replace(step, why=f"{name} ${{domid}} ${{qmp:x}}") for step in plan.steps)
+    bound = msgspec.structs.replace(plan, topology=topology, steps=steps).bind(domid=7, qmps={"x": 'q"\\'})
+    assert bound.topology.domain.name == name
+    assert {step.why for step in bound.steps} == {f'{name} 7 q"\\'}
+    assert bound.placeholders() == ("backend_domid:usbvm",)
 
 
 @pytest.mark.parametrize("seed", ["0", "1", "4711"])

@@ -357,6 +357,33 @@ def test_a_qemu_that_was_started_anew_keeps_what_it_was_started_with(tmp_path: P
     run(scenario())
 
 
+def test_a_qemu_that_takes_the_place_of_the_other_during_a_recovery_keeps_its_devices(tmp_path: Path) -> None:
+    require(Qemu)
+    document = tmp_path / "guest.xml"
+    document.write_bytes(
+        b"<domain type='kvm'><name>guest</name><os><type arch='x86_64' machine='pc'>hvm</type></os><devices>"
+        b"<controller type='usb' model='qemu-xhci'/><input type='tablet' bus='usb'/></devices></domain>"
+    )
+    controller: dict[str, str | int] = {"driver": "qemu-xhci", "id": "usb"}
+
+    async def scenario() -> None:
+        with Qemu(controller) as qemu:
+            async with Crasher() as crasher:
+                bench = Bench("", qemu.socket, tmp_path, state=tmp_path / "state")
+                assert (await crasher.run(bench, "apply", document, domid=None, die=(0, "after"))).code == -9
+
+            def on_step(event: StepEvent) -> None:
+                if event.phase == "undo":
+                    qemu.start_anew(controller, {"driver": "usb-tablet", "id": "input0"})
+
+            async with translator.Host(qmp=qemu.socket, state=tmp_path / "state") as host:
+                (left,) = host.unfinished()
+                assert (await host.recover(left, on_step=on_step)).result == "rolled-back"
+            assert "input0" in str(await bench.devices())
+
+    run(scenario())
+
+
 @asynccontextmanager
 async def mortal(tmp_path: Path) -> AsyncIterator[tuple[Scene, CXenStored, Qemu]]:
     """Give a scene with the servers behind it."""

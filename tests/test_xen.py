@@ -12,6 +12,7 @@ import sys
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
@@ -26,10 +27,13 @@ from translator.hosts.sandbox import Sandbox
 from translator.hosts.xenstore import Xenstore
 from translator.hosts.xenwire import Wire
 from translator.hotplug.attach import Given, attach, detach
+from translator.layouts.identity import still_runs
 from translator.live.binding import bind
 from translator.live.observe import observe
+from translator.live.performer import Performer
 from translator.output import render
 from translator.planning.plan import Transaction, XenstoreOp
+from translator.saga.undo import roll_back
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -460,6 +464,11 @@ def test_an_empty_port_is_told_what_the_domain_has(kind: str) -> None:
     run(scenario())
 
 
+def settled(nodes: Mapping[str, object]) -> dict[str, object]:
+    """Return the nodes that do not change by themselves."""
+    return {path: node for path, node in nodes.items() if not path.endswith("/state")}
+
+
 @on_each
 @pytest.mark.parametrize(("backend", "fate"), [("late", "another"), ("silent", "another"), ("silent", "gone")])
 def test_who_gets_the_domid_on_the_way_has_nothing_of_it(kind: str, backend: BackendMode, fate: str) -> None:
@@ -469,9 +478,6 @@ def test_who_gets_the_domid_on_the_way_has_nothing_of_it(kind: str, backend: Bac
     """
     wanted = plan(document(QUSB, given(MOUSE)).replace(f"<uuid>{UUID}</uuid>".encode(), b""))
     backends = "/local/domain/0/backend/qusb"
-
-    def settled(nodes: Mapping[str, object]) -> dict[str, object]:
-        return {path: node for path, node in nodes.items() if not path.endswith("/state")}
 
     async def scenario() -> None:
         async with xen(kind, backend=backend) as host:
@@ -493,6 +499,92 @@ def test_who_gets_the_domid_on_the_way_has_nothing_of_it(kind: str, backend: Bac
     run(scenario())
 
 
+@on_each
+@pytest.mark.parametrize("fate", ["another", "gone"])
+def test_what_was_lent_comes_home_whoever_has_the_domid(kind: str, fate: str) -> None:
+    """The notes on a device's drivers are the host's, and not the domain's; no more is lent to it."""
+
+    async def scenario() -> None:
+        async with xen(kind) as host, host.host() as connections:
+            before, drivers = await host.nodes(), host.drivers()
+            bound = await bind(plan(document(PV, given(MOUSE))), connections)
+            *steps, last = bound.steps
+            assert last.id == "device:usb:0:1:usbback"
+            performer = Performer(connections, DOMID, guards=still_runs(bound.topology.domain))
+            for step in steps:
+                await performer.perform(step.action, None)
+            if fate == "another":
+                await host.write((f"/local/domain/{DOMID}/vm", f"/vm/{OTHER_UUID}"))
+            else:
+                await host.store.commit([XenstoreOp("rm", f"/{root}/{DOMID}") for root in ("local/domain", "libxl")])
+            after = await host.nodes()
+            with pytest.raises(HostError, match=f"it does not hold that domain {DOMID} is 'guest'"):
+                await performer.perform(last.action, None)
+            assert host.drivers() == drivers
+            assert not await roll_back(
+                bound.steps, range(len(bound.steps)), performer.backwards(), lambda event: None
+            )
+            assert host.drivers() == drivers
+            ours = "/libxl/usbback" if fate == "another" else ("/libxl/usbback", "/local/domain/0/backend/vusb")
+            assert settled(await host.nodes()) == settled(
+                {path: node for path, node in after.items() if path in before or not path.startswith(ours)}
+            )
+
+    run(scenario())
+
+
+@on_each
+@pytest.mark.parametrize("name", ["guest", "successor"])
+def test_a_domain_without_a_uuid_is_known_by_its_name(kind: str, name: str) -> None:
+    """It runs, or another one does: of neither is a node removed that a guard of its own was to keep."""
+
+    async def scenario() -> None:
+        async with xen(kind) as host, host.host() as connections:
+            await host.store.commit([XenstoreOp("rm", f"/local/domain/{DOMID}/vm")])
+            node = f"/libxl/{DOMID}/device/vusb/0/port/1_2"
+            await host.write((node, "somebody else's"), (f"/local/domain/{DOMID}/name", name))
+            domain = msgspec.structs.replace(plan(EMPTY).topology.domain, uuid=None)
+            undo = Transaction((XenstoreOp("expect", node, "1-8"), XenstoreOp("rm", node)))
+            with pytest.raises(HostError) as caught:
+                await Performer(connections, DOMID, guards=still_runs(domain), outlives=True).perform(undo, None)
+            assert caught.value.code == "T404"
+            assert await host.store.read(node) == "somebody else's"
+
+    run(scenario())
+
+
+RECORD = f"/libxl/{DOMID}/device/vusb/0"
+
+
+@pytest.mark.parametrize(
+    ("type", "backend", "model"),
+    [
+        ("pv", "qusb", "qusb2"),
+        ("devicemodel", "vusb", "xenusb2"),
+        (None, "qusb", "qusb2"),
+        ("qusb", None, None),
+        (None, None, None),
+        ("pv", f"qusb/{OTHER}", None),
+    ],
+)
+def test_where_type_and_backend_contradict_the_backend_counts(
+    type: str | None, backend: str | None, model: str | None
+) -> None:
+    """It is where the ports are; a record without either, or with a backend that cannot be its own, is none."""
+
+    async def scenario() -> None:
+        async with xen("sandbox") as host:
+            where = f"/local/domain/0/backend/{backend}/{DOMID}/0"
+            words = {"type": type, "backend": backend and where, "usb-ver": "2", "num-ports": "2"}
+            await host.write(*((f"{RECORD}/{name}", word) for name, word in words.items() if word is not None))
+            await host.write((f"{where}/port/1", ""))
+            async with host.host() as connections:
+                found = (await connections.observe(domid=DOMID)).controllers
+            assert [one.model for one in found] == ([] if model is None else [model])
+
+    run(scenario())
+
+
 # What it costs
 
 # Requests to xenstored on a host with two guests, without those for states. docs/xen.md has them beside xl's.
@@ -504,8 +596,8 @@ REQUESTS: Mapping[str, tuple[int, Callable[[translator.Host], Awaitable[Any]]]] 
     "a device": (21, lambda host: host.attach("hostdev:1-8", domid=DOMID)),
     "what is in a port goes": (10, lambda host: host.detach("0:1", domid=DOMID)),
     "a device again": (21, lambda host: host.attach("hostdev:1-8", domid=DOMID)),
-    "both go": (42, lambda host: host.apply(plan(EMPTY), prune=True)),
-    "a controller": (42, lambda host: host.apply(plan(document(QUSB)))),
+    "both go": (43, lambda host: host.apply(plan(EMPTY), prune=True)),
+    "a controller": (44, lambda host: host.apply(plan(document(QUSB)))),
 }
 
 

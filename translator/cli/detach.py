@@ -23,7 +23,8 @@ def command(force: bool, moving: Moving) -> None:
     """Detach devices and controllers from a running domain, named by id, name or UUID.
 
     DEVICE is an id in QEMU or an alias, a port such as 1:2, controller:1, or what it was attached by: a word or a
-    file with a fragment of domain XML. What stands on a controller or a hub goes with it.
+    file with a fragment of domain XML. What stands on a controller or a hub goes with it. For one port of a
+    paravirtual controller nothing else is looked at, and no QEMU is asked.
     """
     from translator.cli.moving import move
     from translator.document.save import remove

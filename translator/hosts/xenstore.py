@@ -62,7 +62,8 @@ class Committed(NamedTuple):
 class Xenstore:
     """The client; implements `XenstoreHost`. Make one with `connect`.
 
-    A lost connection stays lost: every later call raises HostError T408, and a new client is the way back.
+    A lost connection stays lost: every later call raises HostError T408 (T401 where nothing was ever answered), and a
+    new client is the way back.
     """
 
     def __init__(self, wire: Wire) -> None:
@@ -89,7 +90,11 @@ class Xenstore:
             raise no_xenstored(f"{name}: xenstored accepts no connection") from error
         except OSError as error:
             raise no_xenstored(f"{name}: no xenstored: {error.strerror or error}") from error
-        return cls(Wire(descriptor, name, timeout_s, is_device))
+        try:
+            return cls(Wire(descriptor, name, timeout_s, is_device))
+        except OSError as error:  # as of /dev/null, which tells nobody when there is something to read
+            os.close(descriptor)
+            raise no_xenstored(f"{name}: no xenstored: {error.strerror or error}") from error
 
     @property
     def is_open(self) -> bool:
@@ -98,7 +103,7 @@ class Xenstore:
 
     async def close(self) -> None:
         """Drop the connection; what waits fails at once with T408."""
-        self._wire.lose("it was closed")
+        self._wire.close()
 
     async def read(self, path: str) -> str | None:
         """Return the node's value, or None without a node; bytes that are no UTF-8 come as `\\xNN`."""

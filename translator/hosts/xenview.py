@@ -25,14 +25,14 @@ PATH_BYTES: Final = 1024
 _PATH = re.compile(r"/|(/[A-Za-z0-9_@-]+)+")  # both daemons answer EINVAL to anything else, . and : included
 # A component of a pattern: any child, or any that has no such node
 _ANY = re.compile(r"\*(?:\[not\(([A-Za-z0-9_-]+)\)\])?")
-# What guests and backends change: both ends of their devices
-_LIVE = re.compile(r"/local/domain/[0-9]+/(?:device|backend)(?:/|$)")
+# What changes without a toolstack's work on the domain: both ends of its devices, and which domain it is at all
+_LIVE = re.compile(r"/local/domain/[0-9]+/(?:device|backend|name|vm)(?:/|$)")
 _Known = TypeVar("_Known")
 _Found = TypeVar("_Found")
 
 
-# What asks, again and again, for values and listings (operations and paths), finds them in the view when it goes on,
-# and comes to something.
+# A generator: it yields the requests that it needs (operations and paths), finds the answers in the view when it is
+# resumed, and returns what it has found.
 _Search = Generator[Iterable[tuple[int, str]], None, _Found]
 
 
@@ -84,8 +84,8 @@ class View:
         guards against a node that comes.
 
         Args:
-            sought: whether this makes sure that there is none. Mostly there is no directory of that name either, and
-                the listing that tells so, which is the guard as well, is asked for at once.
+            sought: for what is mostly not there: the directory above is listed first, which often tells that there is
+                nothing to ask for, and is the guard of that.
         """
         distinct = tuple(dict.fromkeys(patterns))
         found = await self._all([self._matching(pattern, sought) for pattern in distinct])
@@ -197,7 +197,10 @@ class View:
             self._permissions[path] = await self.store.permissions(path, self.transaction)
 
     def settled(self) -> View:
-        """Return a view of now that keeps what only a toolstack changes: not states, nor what is in the ports."""
+        """Return a view of now that keeps what only a toolstack changes: not states, nor what is in the ports.
+
+        Nor which domain it is.
+        """
         now = View(self.store)
         now._values = {path: value for path, value in self._values.items() if not _LIVE.match(path)}
         now._names = {path: names for path, names in self._names.items() if not _LIVE.match(path)}
@@ -207,11 +210,12 @@ class View:
     def recall(self, older: View) -> None:
         """Take from an older view what only a toolstack changes and was not looked at since."""
         settled = older.settled()
-        changed = {path.rpartition("/")[0] for path in self._own}
-        gone = {path for path in settled._there if self.knows(path) is False}
-        self._values = {path: one for path, one in settled._values.items() if path not in gone} | self._values
-        self._names = {path: one for path, one in settled._names.items() if path not in gone | changed} | self._names
-        self._there = settled._there | self._there | dict.fromkeys(gone, False)
+        # what was done since, here, makes some of it untrue: nodes that came or went, and the listings with them
+        stale = {path for path, there in settled._there.items() if self.knows(path) not in (None, there)}
+        listings = stale | {above(path) for path in stale | self._own}
+        self._values = {path: one for path, one in settled._values.items() if path not in stale} | self._values
+        self._names = {path: one for path, one in settled._names.items() if path not in listings} | self._names
+        self._there = {path: there for path, there in settled._there.items() if path not in stale} | self._there
 
     def knows(self, path: str) -> bool | None:
         """Tell whether the node is there, as far as that is known."""

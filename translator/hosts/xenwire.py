@@ -154,6 +154,11 @@ class Wire:
         if self._lost is not None:
             raise self._loss(self._lost)
 
+    def close(self) -> None:
+        """Give the connection up, as one that was a xenstored's."""
+        self._heard = True
+        self.lose("it was closed")
+
     def lose(self, reason: str) -> None:
         """Give the connection up: all that waits fails now, and all that comes later."""
         if self._lost is not None:

@@ -116,11 +116,7 @@ async def detach(
         DocumentError, HostError: as `attach`; T438, it is not attached.
     """
     async with work_on(host, domid, dry_run=dry_run) as work:
-        place = _port_of(given) if domid is not None else None
-        seen = await observe(host, domid=domid, layout=layout, nodes=work.nodes, place=place)
-        if place is not None and not seen.topology.devices:
-            place = None  # it is not paravirtual, or not there; then it is told what is
-            seen = await observe(host, domid=domid, layout=layout, nodes=work.nodes)
+        seen, place = await _look_where(host, given, domid, layout, work.nodes)
         parts: list[Part | Domain] = [
             read_fragment(one.what, seen.topology.domain, file=one.file)
             if isinstance(one.what, bytes)
@@ -168,6 +164,27 @@ async def find_domain(host: Host, name: str) -> int:
     if name.isdigit():
         raise HostError("T403", f"there is no domain {name}", "see `xl list` for those that run")
     return await domid_of(host, name, is_guest=True)
+
+
+async def _look_where(
+    host: Host, given: Sequence[Given], domid: int | None, layout: LayoutName | None, nodes: View | None
+) -> tuple[Observation, Place | None]:
+    """Look at the one port of a paravirtual controller that is named, if that is all and there is a device in it.
+
+    Else at the whole domain; of which no more than the records tell is needed where such a port is empty.
+    """
+    place = _port_of(given) if domid is not None else None
+    there = None
+    if place is not None:
+        there = await observe(host, domid=domid, layout=layout, nodes=nodes, place=place)
+        if there.topology.devices:
+            return there, place
+    try:
+        return await observe(host, domid=domid, layout=layout, nodes=nodes), None
+    except HostError as error:
+        if error.code != "T402" or there is None or not there.topology.controllers:
+            raise
+        return await observe(host, domid=domid, layout=layout, nodes=nodes, records_only=True), None
 
 
 def _port_of(given: Sequence[Given]) -> Place | None:

@@ -14,7 +14,8 @@ import re
 from typing import TYPE_CHECKING
 
 from translator.layouts import Recorded
-from translator.layouts.libxl import TOOLSTACK, domid_of, emptied, guards, nodes_of, parents
+from translator.layouts.identity import domid_of, guards
+from translator.layouts.libxl import TOOLSTACK, emptied, nodes_of, parents
 from translator.planning.plan import Transaction, XenstoreOp
 from translator.topology import DEVICE_MODEL_NAME, DeviceModel
 

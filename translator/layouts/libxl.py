@@ -23,6 +23,7 @@ from translator.layouts import (
     ControllerRecord,
     Recorded,
 )
+from translator.layouts.identity import domid_of, guards
 from translator.planning.plan import SysfsWrite, SysfsWrites, Transaction, Wait, XenstoreOp
 from translator.registry.models import CANONICAL, DEVICE_KINDS, ControllerKind, Ports
 
@@ -47,7 +48,6 @@ CLOSE_TIMEOUT_S = 20
 
 # libxl spells a controller's type in its own way in one case.
 _TYPE_WORDS: dict[Type, str] = {"emulated": "devicemodel", "pv": "pv", "qusb": "qusb"}
-_TYPES: dict[str, Type] = {word: type for type, word in _TYPE_WORDS.items()}
 _BACKENDS: dict[Type, str] = {"pv": "vusb", "qusb": "qusb"}
 _SERVED: dict[str, Type] = {kind: type for type, kind in _BACKENDS.items()}
 
@@ -321,15 +321,14 @@ class Libxl:
             version, ports = (number(nodes.get(f"{record}/{name}")) for name in ("usb-ver", "num-ports"))
             type: Type | None
             if (ports_of := nodes.get(f"{record}/backend")) is None:
-                type, backend, ports_of = _TYPES.get(nodes.get(f"{record}/type", "")), None, record
+                backend, ports_of = None, record
+                type = "emulated" if nodes.get(f"{record}/type") == _TYPE_WORDS["emulated"] else None
             elif served_by := _served_by(domid, index, ports_of):
                 type, backend = served_by
             else:
                 continue
             if type is None or version is None or ports is None or ControllerKind(type, version) not in CANONICAL:
                 continue  # half a record is none: its maker has not finished, or died
-            if (type == "emulated") is not (backend is None):
-                continue
             records.append(
                 ControllerRecord(
                     index=index,
@@ -435,29 +434,10 @@ def number(text: str | None) -> int | None:
     return int(text) if text is not None and re.fullmatch(r"[0-9]{1,9}", text) else None
 
 
-def domid_of(domain: DomainIdentity) -> str:
-    return "${domid}" if domain.domid is None else str(domain.domid)
-
-
 def backend_domid(controller: Controller) -> str:
     if isinstance(controller.backend, str):
         return f"${{backend_domid:{controller.backend}}}"
     return str(controller.backend or 0)
-
-
-def guards(domain: DomainIdentity) -> list[XenstoreOp]:
-    """Make sure, inside the transaction, that the domain is the one that was meant: domids are reused."""
-    root = f"/local/domain/{domid_of(domain)}"
-    if domain.uuid:
-        why = f"domain {domid_of(domain)} is {domain.name!r} with UUID {domain.uuid}"
-        return [XenstoreOp(op="expect", path=f"{root}/vm", value=f"/vm/{domain.uuid}", why=why)]
-    why = f"domain {domid_of(domain)} is {domain.name!r}"
-    return [XenstoreOp(op="expect", path=f"{root}/name", value=domain.name, why=why)]
-
-
-def still_runs(domain: DomainIdentity) -> tuple[XenstoreOp, ...]:
-    """Return `guards` of a domain that was looked at; none of one that xenstore does not know."""
-    return () if domain.domid is None else tuple(guards(domain))
 
 
 def nodes_of(root: str, values: Mapping[str, str], permissions: tuple[str, ...]) -> Iterable[XenstoreOp]:

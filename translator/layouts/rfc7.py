@@ -15,14 +15,13 @@ import re
 from typing import TYPE_CHECKING
 
 from translator.layouts import ControllerRecord, Recorded
+from translator.layouts.identity import domid_of, guards
 from translator.layouts.libxl import (
     TOOLSTACK,
     Libxl,
     backend_domid,
-    domid_of,
     emptied,
     fact,
-    guards,
     nodes_of,
     number,
     occupied,

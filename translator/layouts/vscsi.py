@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from translator.layouts import CLOSED, CLOSING, CONNECTED, INIT_WAIT, INITIALISED, INITIALISING, UNKNOWN, Recorded
+from translator.layouts.identity import domid_of, guards
 from translator.layouts.libxl import (
     CLOSE_TIMEOUT_S,
     INIT_TIMEOUT_S,
     TOOLSTACK,
     backend_domid,
-    domid_of,
     emptied,
-    guards,
     nodes_of,
     number,
     parents,

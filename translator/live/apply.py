@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from translator.errors import HostError
-from translator.layouts.libxl import still_runs
+from translator.layouts.identity import still_runs
 from translator.live.basis import based, policy_of, transition_as_planned
 from translator.live.binding import bind
 from translator.live.observe import observe

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 XENSTORED_SOCKET = Path("/var/run/xenstored/socket")
 TIMEOUT_S = 10.0
+
+# The processes of the QEMUs of one piece of work, by domid and socket, as it has met them first.
+_worked_on: ContextVar[dict[tuple[int | None, Path], str | None]] = ContextVar("_worked_on")
 
 
 class Host:
@@ -82,7 +86,6 @@ class Host:
         self._recorded: dict[tuple[int, str], Path] = {}  # by domid and device model
         self._named_for: dict[str, int | None] = {}  # which domain a named socket has turned out to be of
         self._users: Counter[int | None] = Counter()  # how many use a domain's monitors now
-        self._processes: dict[tuple[int | None, Path], str | None] = {}  # of the QEMUs that are being worked on
         self._connecting: dict[object, Lock] = {}  # by what is connected to
 
     async def __aenter__(self) -> Host:
@@ -208,6 +211,9 @@ class Host:
     ) -> Applied:
         """Detach devices and controllers, and all that stands on them, all of them or none.
 
+        Of a device that is named by its port, and is on a paravirtual controller, no more is looked at than this one:
+        then `Applied.observation` has no more.
+
         Args:
             devices: each a word by which it was attached; an id in QEMU; a port, such as `1:2.1`; a part, such as
                 `controller:1` or `device:scsi:0:0.0.3`; or the bytes of a fragment of domain XML.
@@ -318,7 +324,7 @@ class Host:
             domid: whose device model; libxl's own socket is taken for a Xen domain's primary one if none is named.
 
         Raises:
-            MonitorGone: T402, nothing listens there, or not the QEMU that did when the work on the domain began.
+            MonitorGone: T402, nothing listens there, or not the QEMU that did earlier in the same piece of work.
         """
         from translator.hosts.qmp import MonitorGone, Qmp
 
@@ -328,18 +334,16 @@ class Host:
             if place not in self._qmps or not self._qmps[place].is_open:
                 if place in self._qmps:
                     await self._qmps.pop(place).close()
-                monitor = await Qmp.connect(path, timeout_s=self.request_timeout_s)
-                if self._users[domid]:
-                    before = self._processes.setdefault(place, monitor.process)
-                    if None not in (before, monitor.process) and before != monitor.process:
-                        await monitor.close()
-                        raise MonitorGone(
-                            "T402",
-                            f"{path}: another QEMU listens there than before",
-                            "the one that was worked on is gone, and what it had with it; look, and try again",
-                        )
-                self._qmps[place] = monitor
-            return self._qmps[place]
+                self._qmps[place] = await Qmp.connect(path, timeout_s=self.request_timeout_s)
+            monitor = self._qmps[place]
+        before = _worked_on.get({}).setdefault(place, monitor.process)
+        if None not in (before, monitor.process) and before != monitor.process:
+            raise MonitorGone(
+                "T402",
+                f"{path}: another QEMU listens there than before",
+                "the one that was worked on is gone, and what it had with it; look, and try again",
+            )
+        return monitor
 
     def learn_monitor(self, device_model: str, domid: int, path: str) -> None:
         """Take the socket that the host's records have for a device model; one that was named counts for more."""
@@ -357,15 +361,18 @@ class Host:
 
     @asynccontextmanager
     async def using(self, domid: int | None) -> AsyncIterator[None]:
-        """Keep a domain's monitors, once they are connected to, until nobody uses them any more."""
+        """Do a piece of work: its domain's monitors are kept, once they are connected to, until nobody uses them.
+
+        And they are the same QEMUs' to its end, for all tasks that the work begins.
+        """
+        outermost = None if _worked_on.get(None) is not None else _worked_on.set({})
         self._users[domid] += 1
         try:
             yield
         finally:
             await self._leave(domid)
-            if not self._users[domid]:
-                for place in [place for place in self._processes if place[0] == domid]:
-                    del self._processes[place]
+            if outermost is not None:
+                _worked_on.reset(outermost)
 
     @asynccontextmanager
     async def resting(self, domid: int | None) -> AsyncIterator[None]:

@@ -2,56 +2,55 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING
 
 from translator.errors import HostError, OutcomeUnknown
-from translator.planning.plan import LaunchOption, QmpCommand, SysfsWrites, Transaction, Wait, XenstoreOp
+from translator.layouts.identity import gone, remains
+from translator.planning.plan import LaunchOption, QmpCommand, SysfsWrites, Transaction, Wait
 from translator.topology import PRIMARY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from translator.hosts.xenview import View
     from translator.live.host import Host
-    from translator.planning.plan import Action
+    from translator.planning.plan import Action, XenstoreOp
 
 
 class Performer:
     """Carries out actions on one domain of a host; see `translator.saga.performer.Performer`.
 
     Args:
-        made: xenstore directories that are ours to remove, besides those that are made from now on.
-        guards: what must hold in every transaction besides its own guards.
+        made: xenstore directories that are ours to remove; those that are made from now on come to it.
+        guards: what must hold in every transaction besides its own guards, and before every write to /sys.
         snapshot: what the decision to act was made on; the first action goes on in it if it is a transaction.
+        outlives: whether what is left is removed all the same where the guards fail as the domain is gone, or is
+            another one by now; so it is with undos.
 
     `seen` is the store as it was when the last transaction took effect, None before the first one.
     """
-
-    _outlives = False
 
     def __init__(
         self,
         host: Host,
         domid: int | None,
         *,
-        made: Iterable[str] = (),
+        made: set[str] | None = None,
         guards: Sequence[XenstoreOp] = (),
         snapshot: View | None = None,
+        outlives: bool = False,
     ) -> None:
         self.seen: View | None = None
         self._snapshot = snapshot
         self._host = host
         self._domid = domid
-        self._made = set(made)
+        self._made = set[str]() if made is None else made
         self._guards = guards
+        self._outlives = outlives
 
     def backwards(self) -> Performer:
-        """Return what carries undos out: of a domain that is gone it removes what is left, all the same."""
-        back = copy.copy(self)
-        back._snapshot = None
-        back._outlives = True
-        return back
+        """Return what carries the undos out of what this one has done."""
+        return type(self)(self._host, self._domid, made=self._made, guards=self._guards, outlives=True)
 
     async def perform(self, action: Action, device_model: str | None) -> None:
         """Carry the action out; an effect that takes time is waited for."""
@@ -74,6 +73,8 @@ class Performer:
             case QmpCommand(command, arguments):
                 await (await host.qmp(device_model or PRIMARY, self._domid)).execute(command, arguments)
             case SysfsWrites(writes):
+                if not self._outlives:
+                    await self._make_sure()
                 for write in writes:
                     host.sysfs.write(write.path, write.value, if_there=write.if_there)
             case LaunchOption(option):
@@ -108,6 +109,19 @@ class Performer:
                 raise
             raise HostError(error.code, f"{wait.unanswered}: {error.message}", error.help) from error
 
+    async def _unmet(self) -> XenstoreOp | None:
+        """Return the first of our guards that does not hold now; each is of a node's value."""
+        store = await self._host.xenstore()
+        for one in self._guards:
+            if await store.read(one.path) != one.value:
+                return one
+        return None
+
+    async def _make_sure(self) -> None:
+        unmet = await self._unmet()
+        if unmet is not None:
+            raise HostError("T404", f"it does not hold that {unmet.why}: {unmet.path} is not {unmet.value!r}")
+
     async def _commit(self, operations: Sequence[XenstoreOp]) -> None:
         # a directory that was there before us stays, empty or not
         ours = [one for one in operations if one.op != "rm-empty" or one.path in self._made]
@@ -117,13 +131,15 @@ class Performer:
         try:
             done = await store.commit([*self._guards, *ours], self._snapshot)
         except HostError as error:
-            if error.code != "T404" or not self._outlives:
+            if error.code != "T404" or not self._outlives or await self._unmet() is None:
                 raise
-            gone = XenstoreOp("expect-absent", f"/local/domain/{self._domid}/vm", why=f"domain {self._domid} is gone")
-            left = [one for one in ours if one.op in ("rm", "rm-empty")]
-            if not left or await store.read(gone.path) is not None:
+            assert self._domid is not None, "guards are of a Xen domain"
+            whoever = gone(self._domid)
+            is_gone = not any([await store.read(one.path) is not None for one in whoever])
+            left = remains(ours, self._domid, is_gone=is_gone)
+            if not left:
                 raise
-            done = await store.commit([gone, *left])
+            done = await store.commit([*whoever, *left] if is_gone else left)
         self._made |= done.made
         if self.seen is not None:
             done.view.recall(self.seen)

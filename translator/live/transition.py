@@ -119,11 +119,13 @@ def transition(seen: Observation, plan: Plan, policy: Policy) -> Transition:
     removals = removal(seen, leaving, force=policy.force) if leaving else ()
     if policy.prune or leaving:
         removals = (*foreign(seen, leaving, policy), *removals)
-    return Transition(removals, additions(seen, plan, missing), tuple(notes))
+    # who takes something away repairs nothing else, and waits for nobody
+    lacking = seen.lacking if policy.only is None else frozenset[str]()
+    return Transition(removals, additions(lacking, plan, missing), tuple(notes))
 
 
-def additions(seen: Observation, plan: Plan, missing: set[str]) -> tuple[Step, ...]:
-    """Return the plan's steps for what is missing, and those that what is there still lacks, in the plan's order."""
+def additions(lacking: frozenset[str], plan: Plan, missing: set[str]) -> tuple[Step, ...]:
+    """Return the plan's steps for what is missing, and those that what is there is lacking, in the plan's order."""
     coming = [step for step in plan.steps if not step.removes]
     unserved = missing - {step.subject for step in coming}
     if unserved:
@@ -139,7 +141,7 @@ def additions(seen: Observation, plan: Plan, missing: set[str]) -> tuple[Step, .
     steps = tuple(
         step if step.subject in missing else _by_itself(step)
         for step in coming
-        if step.subject in missing or step.id in seen.lacking
+        if step.subject in missing or step.id in lacking
     )
     launch = [step for step in steps if step.stage == "launch"]
     if launch:

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from translator.planning.plan import Action, Plan
     from translator.topology import HostDevice
 
-PLACEHOLDER = re.compile(r"\$\{([^}]*)\}")
+PLACEHOLDER = re.compile(r"\$\{((?:(?!\$\{)[^}])*)\}")
+IN_JSON = re.compile(r'\$\{((?:(?!\$\{)[^"\\}]|\\.)*)\}')  # within one string
 
 
 def bind(
@@ -186,10 +187,10 @@ def _substitute(text: str, facts: Mapping[str, str]) -> str:
 
 
 def _substitute_all(json: bytes, facts: Mapping[str, str]) -> bytes:
-    """Return JSON with the placeholders of all its strings replaced; as text, since a plan has thousands of them."""
-    escaped = {_escaped(name): _escaped(value) for name, value in facts.items()}
-    return _substitute(json.decode(), escaped).encode()
+    """Return JSON with the placeholders of its strings replaced; as text, since a plan has thousands of strings."""
 
+    def replaced(match: re.Match[str]) -> str:
+        value = facts.get(msgspec.json.decode(f'"{match[1]}"'))
+        return match[0] if value is None else msgspec.json.encode(value)[1:-1].decode()
 
-def _escaped(text: str) -> str:
-    return msgspec.json.encode(text)[1:-1].decode()
+    return IN_JSON.sub(replaced, json.decode()).encode()

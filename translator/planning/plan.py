@@ -260,9 +260,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     def placeholders(self) -> tuple[str, ...]:
         """Return what the plan still needs to know of its host, sorted: `domid`, `hostdev:1.8:path`, …"""
-        from translator.planning.placeholders import PLACEHOLDER
+        from translator.planning.placeholders import IN_JSON
 
-        return tuple(sorted(set(PLACEHOLDER.findall(self.to_json()))))
+        names = set(IN_JSON.findall(self.to_json()))
+        return tuple(sorted(msgspec.json.decode(f'"{name}"') for name in names))
 
 
 def check_plan(given: object) -> None:

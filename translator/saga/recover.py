@@ -15,7 +15,7 @@ import msgspec
 
 from translator.errors import HostError, RollbackError
 from translator.hosts.qmp import MonitorGone
-from translator.layouts.libxl import still_runs
+from translator.layouts.identity import gone, remains, still_runs
 from translator.live.host import Host
 from translator.live.performer import Performer
 from translator.planning.plan import QmpCommand, SysfsWrites, Transaction, Wait, XenstoreOp
@@ -133,22 +133,23 @@ async def _recover(
         sysfs=intent.sysfs,
         timeout_s=intent.timeout_s if timeout_s is None else timeout_s,
     ) as host:
-        whereabouts = await where_is(intent, host)
-        if resume and whereabouts != "same":
-            raise HostError(
-                "T510",
-                f"{journal.path}: {_WHY_NOT[whereabouts].format(intent.domain.domid or intent.domain.name)}",
-                "what is left of it is taken away by: translator recover --rollback",
-                None,
-            )
-        if whereabouts == "same":
-            work = _finish if resume else _take_back
-            steps, left = await work(journal, content, host, tell)
-        else:
-            left = ()
-            anew = whereabouts in ("restarted", "rebooted")
-            steps = () if anew else await _clean(journal, content, host, whereabouts, tell)
-    _end(journal, "done" if resume else "undone")
+        async with host.using(intent.domain.domid):
+            whereabouts = await where_is(intent, host)
+            if resume and whereabouts != "same":
+                raise HostError(
+                    "T510",
+                    f"{journal.path}: {_WHY_NOT[whereabouts].format(intent.domain.domid or intent.domain.name)}",
+                    "what is left of it is taken away by: translator recover --rollback",
+                    None,
+                )
+            if whereabouts == "same":
+                work = _finish if resume else _take_back
+                steps, left = await work(journal, content, host, tell)
+            else:
+                left = ()
+                anew = whereabouts in ("restarted", "rebooted")
+                steps = () if anew else await _clean(journal, content, host, whereabouts, tell)
+        _end(journal, "done" if resume else "undone")
     return Recovered(
         domain=intent.domain,
         journal=journal.path,
@@ -304,16 +305,13 @@ async def _clean(
         if rest.target != "qmp" or await look(rest.action, host, rest.device_model, intent.domain.domid) == "there":
             left[number] = rest
     domid = intent.domain.domid
-    guards = () if domid is None or whereabouts == "other" else (XenstoreOp("expect-absent", _vm(intent.domain)),)
+    guards = () if domid is None or whereabouts == "other" else gone(domid)
     await _undo(left, journal, _performer(intent, host, guards), tell)
     return _ids(left)
 
 
 def _remains(step: Step, domain: DomainIdentity, whereabouts: Whereabouts) -> Step | None:
-    """Return the step with as much of its undo as does not concern a domain that is not there any more.
-
-    What an undo would bring back is for nobody.
-    """
+    """Return the step with as much of its undo as does not concern a domain that is not there any more."""
     if step.undo is None:
         return None
     if isinstance(step.undo, QmpCommand):
@@ -322,27 +320,10 @@ def _remains(step: Step, domain: DomainIdentity, whereabouts: Whereabouts) -> St
         # its QEMU has gone with it; one that another domain has is not ours to ask
         return step if whereabouts == "gone" and domain.domid is not None else None
     if isinstance(step.undo, Transaction):
-        kept = tuple(
-            operation
-            for operation in step.undo.transaction
-            if operation.op in ("rm", "rm-empty")
-            and (whereabouts == "gone" or not is_of(operation.path, domain.domid))
-        )
+        kept = remains(step.undo.transaction, domain.domid, is_gone=whereabouts == "gone")
         return msgspec.structs.replace(step, undo=Transaction(kept)) if kept else None
     lends = isinstance(step.undo, SysfsWrites) and any(one.path.endswith("/usbback/bind") for one in step.undo.writes)
     return None if lends else step
-
-
-def is_of(path: str, domid: int | None) -> bool:
-    """Tell whether a xenstore node belongs to the domain, as a toolstack lays the tree out."""
-    match path.split("/")[1:]:
-        case ["local", "domain", owner, *_] if owner == str(domid):
-            return True
-        case ["local", "domain", _, "backend", _, front, *_] | ["local", "domain", _, "device-model", front, *_]:
-            return front == str(domid)
-        case ["libxl", owner, *_]:
-            return owner == str(domid)
-    return False
 
 
 async def _undo(
@@ -361,7 +342,7 @@ async def _undo(
 
 
 def _performer(intent: Intent, host: Host, guards: Sequence[XenstoreOp]) -> Performer:
-    return Performer(host, intent.domain.domid, made=intent.absent, guards=guards)
+    return Performer(host, intent.domain.domid, made=set(intent.absent), guards=guards)
 
 
 def _vm(domain: DomainIdentity) -> str:

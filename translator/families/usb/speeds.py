@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING
 
 from translator.errors import Diagnostic
 from translator.families.usb.slots import companion_ports
-from translator.registry.models import ALL, MODELS, SLOW
+from translator.layouts import layout_named
+from translator.registry.models import ALL, CANONICAL, MODELS, SLOW, ControllerKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from translator.registry.models import Speed
     from translator.topology import Controller, Device, Topology
-
-_FITTING = {"emulated": "qemu-xhci", "pv": "xenusb2", "qusb": "qusb2"}
 
 
 def speeds_at(controller: Controller, port: str) -> frozenset[Speed]:
@@ -66,7 +65,8 @@ def mismatches(topology: Topology, devices: Iterable[Device], speeds: Mapping[st
                 message=f"the guest may not see host device {device.host.selector}: it runs at {speed} speed, and "
                 f"port {device.port} of controller {controller.index} ({controller.model}) serves only "
                 f"{', '.join(one for one in ALL if one in served)} speed",
-                help=f"controller {better.index} ({better.model}) serves it"
+                help=f"{'a root port of ' if better is controller else ''}controller {better.index} ({better.model}) "
+                "serves it"
                 if better
                 else _elsewhere(controller, speed, topology),
                 line=device.source.line if device.source else None,
@@ -77,8 +77,12 @@ def mismatches(topology: Topology, devices: Iterable[Device], speeds: Mapping[st
 
 
 def _elsewhere(controller: Controller, speed: Speed, topology: Topology) -> str:
-    emulated = [_FITTING["emulated"]] if topology.domain.guest == "hvm" else []
-    for model in (_FITTING.get(controller.type, _FITTING["emulated"]), *emulated):
+    """Say what would serve the speed: a controller of the same type if there is one, else an emulated one."""
+    models = ["qemu-xhci"] if topology.domain.guest == "hvm" else []
+    if controller.type in ("pv", "qusb"):
+        kinds = (ControllerKind(controller.type, version) for version in layout_named(topology.layout).pv_versions)
+        models = [CANONICAL[kind].name for kind in kinds if kind in CANONICAL] + models
+    for model in models:
         if speed in MODELS[model].speeds:
             return f"give it a controller that does, such as {model!r}"
     return "no controller of this guest can; plugged into a USB 2 port or hub of the host the device runs slower"
