@@ -53,8 +53,8 @@ deb:  ## a Debian package of what is committed, in build/deb; without manual and
 	    echo "so it is built without manual pages and completion"; dpkg-buildpackage -Pnodoc -us -uc -b; fi
 
 .PHONY: xen
-xen: $(VENV)/.test  ## boot a real Xen host in emulation and let real guests judge: all scenarios, or those that NAMES begin
-	$(RUN)/python -m tests.xenhost $(NAMES)
+xen: $(VENV)/.test  ## boot a real Xen host in emulation and let real guests judge: all scenarios, or those that NAMES begin; RECORD=1 writes docs/xen.md
+	$(RUN)/python -m tests.xenhost $(if $(RECORD),--record) $(NAMES)
 
 .PHONY: system-packages
 system-packages:

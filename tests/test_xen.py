@@ -585,6 +585,21 @@ def test_where_type_and_backend_contradict_the_backend_counts(
     run(scenario())
 
 
+def test_an_empty_paravirtual_port_needs_no_monitor() -> None:
+    both = f"{UHCI}<controller type='usb' index='1' model='qusb2' ports='2'/>"
+
+    async def scenario() -> None:
+        async with xen("sandbox", guest="hvm") as host:
+            await host.apply(plan(document(both, guest="hvm")))
+            async with translator.Host(xenstore=host.socket, sysfs=host.sandbox.sysfs) as alone:
+                for place, code in (("1:2", "T438"), ("0:1", "T402"), ("2:1", "T402")):
+                    with pytest.raises(HostError) as caught:
+                        await alone.detach(place, domid=DOMID)
+                    assert caught.value.code == code
+
+    run(scenario())
+
+
 # What it costs
 
 # Requests to xenstored on a host with two guests, without those for states. docs/xen.md has them beside xl's.

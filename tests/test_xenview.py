@@ -41,6 +41,15 @@ class Store:
             }
         self.asked: list[tuple[int, str]] = []
 
+    def write(self, path: str, value: str) -> None:
+        parts = path.split("/")
+        for depth in range(2, len(parts)):
+            self.nodes.setdefault("/".join(parts[:depth]), "")
+        self.nodes[path] = value
+
+    def remove(self, path: str) -> None:
+        self.nodes = {one: value for one, value in self.nodes.items() if not f"{one}/".startswith(f"{path}/")}
+
     def request(self, op: int, path: str, *, transaction: int) -> asyncio.Future[bytes]:
         self.asked.append((op, path))
         found: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
@@ -101,6 +110,40 @@ def test_a_view_tells_what_the_store_has_and_asks_nothing_twice(
         for verb, what in looks:
             await look(view, store, verb, what)
         assert len(store.asked) == len({*store.asked})
+
+    asyncio.run(scenario())
+
+
+@given(
+    st.lists(PATHS, max_size=6),
+    st.lists(LOOKS, max_size=4),
+    st.lists(st.tuples(st.sampled_from(("write", "rm")), PATHS.filter(lambda path: path != "/")), max_size=4),
+    st.lists(LOOKS, max_size=6),
+)
+def test_what_is_recalled_is_still_so(
+    leaves: list[str],
+    before: list[tuple[str, str | list[str]]],
+    changes: list[tuple[str, str]],
+    after: list[tuple[str, str | list[str]]],
+) -> None:
+    """What was seen before a transaction of ours, but for what the transaction has made untrue."""
+
+    async def scenario() -> None:
+        store = Store(leaves)
+        older, view = View(store, 1), View(store, 2)  # type: ignore[arg-type]
+        for verb, what in before:
+            await look(older, store, verb, what)
+        for verb, path in changes:
+            if verb == "write":
+                view.makes(path, None)
+                view.writes(path, "new")
+                store.write(path, "new")
+            else:
+                view.removes(path)
+                store.remove(path)
+        view.recall(older)
+        for verb, what in after:
+            await look(view, store, verb, what)
 
     asyncio.run(scenario())
 

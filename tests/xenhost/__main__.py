@@ -12,6 +12,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from .job import scenarios as _scenarios  # noqa: F401 - which makes them known
+from .job.harness import SCENARIOS
+
 HERE = Path(__file__).parent
 PROJECT = HERE.parent.parent
 
@@ -28,8 +31,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.xenhost", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="run the scenarios whose names begin so")
     parser.add_argument("--out", type=Path, help="keep report.json, logs and consoles in this folder")
-    parser.add_argument("--minutes", type=int, default=25, help="give up after so long")
+    parser.add_argument("--minutes", type=int, default=45, help="give up after so long")
+    parser.add_argument("--record", action="store_true", help="write what a whole run has shown into docs/xen.md")
     arguments = parser.parse_args()
+    for name in arguments.names:
+        if not any(one.startswith(name) for one in SCENARIOS):
+            parser.error(f"no scenario's name begins with {name!r}; there are: {', '.join(SCENARIOS)}")
+    if arguments.record and arguments.names:
+        parser.error("only a whole run is recorded")
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         print("skipped: building a Xen host takes root and Debian's apt-get", file=sys.stderr)
         return 0
@@ -44,6 +53,7 @@ def main() -> int:
         out = arguments.out or Path(temporary, "out")
         command = f"python3 -m job.scenarios {' '.join(arguments.names)}"
         words = ["bash", str(HERE / "run.sh"), "-t", str(60 * arguments.minutes), "-o", str(out), "-c", str(job)]
+        print("boot", flush=True)
         code = subprocess.run([*words, command]).returncode
         report = out / "report.json"
         if not report.exists():
@@ -51,7 +61,7 @@ def main() -> int:
             return code or 1
         verdicts = json.loads(report.read_text())
         print(told(verdicts))
-        if not arguments.names and code == 0:
+        if arguments.record and code == 0:
             record(verdicts)
         return code
 
@@ -79,8 +89,8 @@ def record(verdicts: list[dict[str, Any]]) -> None:
     text = REPORT.read_text()
     for name, table in (("scenarios", scenarios), ("beside xl", beside), ("commands", commands)):
         begin, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
-        before, _, rest = text.partition(begin)
-        _, _, after = rest.partition(end)
+        before, rest = text.split(begin)
+        _, after = rest.split(end)
         text = f"{before}{begin}{table(verdicts)}{end}{after}"
     REPORT.write_text(text)
 
@@ -126,4 +136,7 @@ def commands(verdicts: list[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

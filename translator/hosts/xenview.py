@@ -212,6 +212,7 @@ class View:
         settled = older.settled()
         # what was done since, here, makes some of it untrue: nodes that came or went, and the listings with them
         stale = {path for path, there in settled._there.items() if self.knows(path) not in (None, there)}
+        stale |= {path for path, there in self._there.items() if settled.knows(path) not in (None, there)}
         listings = stale | {above(path) for path in stale | self._own}
         self._values = {path: one for path, one in settled._values.items() if path not in stale} | self._values
         self._names = {path: one for path, one in settled._names.items() if path not in listings} | self._names
