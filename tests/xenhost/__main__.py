@@ -88,7 +88,7 @@ def record(verdicts: list[dict[str, Any]]) -> None:
     """Put the report of a whole run into the documentation, in the place of the one before."""
     text = REPORT.read_text()
     for name, table in (("scenarios", scenarios), ("beside xl", beside), ("commands", commands)):
-        begin, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
+        begin, end = f"<!-- {name} -->\n\n", f"\n\n<!-- end of {name} -->"
         before, rest = text.split(begin)
         _, after = rest.split(end)
         text = f"{before}{begin}{table(verdicts)}{end}{after}"
