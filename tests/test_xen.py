@@ -585,6 +585,22 @@ def test_where_type_and_backend_contradict_the_backend_counts(
     run(scenario())
 
 
+@pytest.mark.parametrize("word", ["0:1", "hostdev:1-8", "hostdev:046d:c52b"])
+def test_a_detach_waits_for_no_backend(word: str) -> None:
+    """However the device is named: the backend has closed, and nobody repairs that by taking something away."""
+
+    async def scenario() -> None:
+        async with xen("sandbox") as host:
+            await host.apply(plan(document(QUSB, given(MOUSE))))
+            await host.write((f"/local/domain/0/backend/qusb/{DOMID}/0/state", "6"))
+            async with host.host() as connections:
+                assert [step.id for step in (await connections.detach(word, domid=DOMID)).steps] == [
+                    "device:usb:0:1:remove"
+                ]
+
+    run(scenario())
+
+
 def test_an_empty_paravirtual_port_needs_no_monitor() -> None:
     both = f"{UHCI}<controller type='usb' index='1' model='qusb2' ports='2'/>"
 
