@@ -328,22 +328,25 @@ def test_what_somebody_else_has_changed_since_is_left_and_named(bench: Any, tmp_
     run(scenario())
 
 
+TABLET_ON_XHCI = (
+    b"<domain type='kvm'><name>guest</name><os><type arch='x86_64' machine='pc'>hvm</type></os><devices>"
+    b"<controller type='usb' model='qemu-xhci'/><input type='tablet' bus='usb'/></devices></domain>"
+)
+XHCI: dict[str, str | int] = {"driver": "qemu-xhci", "id": "usb"}
+
+
 def test_a_qemu_that_was_started_anew_keeps_what_it_was_started_with(tmp_path: Path) -> None:
     """Neither has a UUID, and both listen at one place and have devices of one name: the process tells them apart."""
     require(Qemu)
     document = tmp_path / "guest.xml"
-    document.write_bytes(
-        b"<domain type='kvm'><name>guest</name><os><type arch='x86_64' machine='pc'>hvm</type></os><devices>"
-        b"<controller type='usb' model='qemu-xhci'/><input type='tablet' bus='usb'/></devices></domain>"
-    )
-    controller: dict[str, str | int] = {"driver": "qemu-xhci", "id": "usb"}
+    document.write_bytes(TABLET_ON_XHCI)
 
     async def scenario() -> None:
-        with Qemu(controller) as qemu:
+        with Qemu(XHCI) as qemu:
             async with Crasher() as crasher:
                 host = Bench("", qemu.socket, tmp_path, state=tmp_path / "state")
                 assert (await crasher.run(host, "apply", document, domid=None, die=(0, "after"))).code == -9
-            qemu.start_anew(controller, {"driver": "usb-tablet", "id": "input0"})
+            qemu.start_anew(XHCI, {"driver": "usb-tablet", "id": "input0"})
             devices = await host.devices()
             left = Scene(host, devices, None, ())
             with pytest.raises(RollbackError, match="another QEMU than before listens for domain guest") as caught:
@@ -360,21 +363,17 @@ def test_a_qemu_that_was_started_anew_keeps_what_it_was_started_with(tmp_path: P
 def test_a_qemu_that_takes_the_place_of_the_other_during_a_recovery_keeps_its_devices(tmp_path: Path) -> None:
     require(Qemu)
     document = tmp_path / "guest.xml"
-    document.write_bytes(
-        b"<domain type='kvm'><name>guest</name><os><type arch='x86_64' machine='pc'>hvm</type></os><devices>"
-        b"<controller type='usb' model='qemu-xhci'/><input type='tablet' bus='usb'/></devices></domain>"
-    )
-    controller: dict[str, str | int] = {"driver": "qemu-xhci", "id": "usb"}
+    document.write_bytes(TABLET_ON_XHCI)
 
     async def scenario() -> None:
-        with Qemu(controller) as qemu:
+        with Qemu(XHCI) as qemu:
             async with Crasher() as crasher:
                 bench = Bench("", qemu.socket, tmp_path, state=tmp_path / "state")
                 assert (await crasher.run(bench, "apply", document, domid=None, die=(0, "after"))).code == -9
 
             def on_step(event: StepEvent) -> None:
                 if event.phase == "undo":
-                    qemu.start_anew(controller, {"driver": "usb-tablet", "id": "input0"})
+                    qemu.start_anew(XHCI, {"driver": "usb-tablet", "id": "input0"})
 
             async with translator.Host(qmp=qemu.socket, state=tmp_path / "state") as host:
                 (left,) = host.unfinished()
